@@ -1,0 +1,50 @@
+# `make up` needs Python 3.11 to 3.13 and nothing else; every target sets up what it needs.
+# Variables: MODEL, ENGINE, PORT (of `up`), PYTHON, ACCELERATOR, TORCH_INDEX (of the installation).
+SHELL := bash
+.DEFAULT_GOAL := help
+bin := .venv/bin
+export PATH := $(CURDIR)/$(bin):$(PATH)
+
+.PHONY: help install dev up down check test bench generate lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+install:
+	@deploy/install
+
+dev:
+	@deploy/install --dev
+
+up: install ## install, then bring up a model, Ray, Valkey and the gateway on this machine
+	@headrace up $(if $(MODEL),--model '$(MODEL)') $(if $(ENGINE),--engine '$(ENGINE)') $(if $(PORT),--port '$(PORT)')
+
+down: ## stop exactly what `make up` started
+	@if [ -x $(bin)/headrace ]; then headrace down; else echo "nothing is installed, so nothing runs"; fi
+
+check: dev ## lint, types, import rules, generated code
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	deploy/generate --check
+
+test: dev ## unit and contract tests, then the real engine, then the whole stack
+	pytest tests/unit tests/contract
+	pytest -m engine tests/engine
+	pytest -m cluster tests/cluster tests/system
+
+bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
+	python -m tests.load.bench
+
+generate: dev ## regenerate the gRPC code
+	deploy/generate
+
+# The CPU build of torch is needed to resolve, though torch-cpu.txt pins it by hand.
+torch_at := $(if $(PIP_FIND_LINKS),--find-links '$(PIP_FIND_LINKS)',--extra-index-url '$(or $(TORCH_INDEX),https://download.pytorch.org/whl/cpu)')
+compile := uv pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-annotate
+lock: dev ## resolve the requirement locks again
+	cd deploy/requirements && $(compile) ../../pyproject.toml cpu.in --override overrides.txt $(torch_at) --no-emit-package torch -o cpu.txt
+	cd deploy/requirements && $(compile) ../../pyproject.toml gpu.in --override overrides.txt -o gpu.txt
+	cd deploy/requirements && $(compile) dev.in -o dev.txt
+	@! grep -nE '^ *--(find-links|index|extra-index)|://' deploy/requirements/{cpu,gpu,dev}.txt
