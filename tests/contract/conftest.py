@@ -1,0 +1,11 @@
+import pytest
+
+from tests.contract.stores import ADAPTERS, Stores, memory_stores, redis_stores
+from tests.support.valkey import valkey_client, valkey_server, valkey_url  # noqa: F401
+
+
+@pytest.fixture(params=ADAPTERS)
+def stores(request: pytest.FixtureRequest) -> Stores:
+    if request.param == "memory":
+        return memory_stores()
+    return redis_stores(request.getfixturevalue("valkey_client"))
