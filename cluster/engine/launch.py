@@ -1,0 +1,43 @@
+"""How a vLLM engine is to be started: its settings and the environment they imply."""
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+# Engines never reach for the network: no hub look-ups, no usage reports.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class VllmSettings(BaseModel):
+    """Everything that may be chosen about a vLLM engine; other engine arguments stay at our values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: str = Field(min_length=1, description="folder with the weights")
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = 1
+    max_model_len: PositiveInt = 4096
+    max_num_seqs: PositiveInt = 128
+    dtype: str = Field(default="auto", description='"auto" is float32 on CPUs')
+    kv_cache_gib: PositiveInt = Field(default=1, description="KV cache on CPUs, GiB per shard")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, lt=1)
+    enforce_eager: bool = True
+    omp_threads_bind: str = Field(default="auto", description='cores per shard on CPUs, such as "0|1"')
+
+    @property
+    def shards(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+def environment(settings: VllmSettings) -> dict[str, str]:
+    """Variables that must be set before vLLM is imported."""
+    return OFFLINE | {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": settings.omp_threads_bind,
+    }

@@ -1,0 +1,100 @@
+"""The engine port over AsyncLLM.generate: the plain way, with a task per turn.
+
+It is the reference that the step-wise adapter is compared with, and what to fall back to when a new
+vLLM moves the internals that adapter reads.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from cluster.engine.port import (
+    Cause,
+    EngineDead,
+    EngineRequest,
+    Finished,
+    First,
+    Load,
+    StepArrays,
+    StepOutput,
+)
+from cluster.engine.vllm import describe, first_line, sampling
+
+
+class ReferenceEngine:
+    """Every output of every turn becomes a step of its own; the load knows no batch."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        self._llm = llm
+        self._turns: dict[int, asyncio.Task[None]] = {}
+        self._prefills: dict[int, int] = {}
+        self._outputs: asyncio.Queue[StepOutput | EngineDead] = asyncio.Queue()
+        self._steps = 0
+        self.description = describe(llm)
+
+    async def submit(self, request: EngineRequest) -> None:
+        self._prefills[request.id] = len(request.prompt)
+        self._turns[request.id] = asyncio.create_task(self._generate(request))
+
+    async def cancel(self, ids: Sequence[int]) -> None:
+        turns = [turn for id in ids if (turn := self._forget(id)) is not None]
+        for turn in turns:
+            turn.cancel()
+        if turns:
+            await asyncio.wait(turns)
+
+    async def step(self) -> StepOutput:
+        output = await self._outputs.get()
+        if isinstance(output, EngineDead):
+            raise output
+        self._steps += 1
+        return output
+
+    def load(self) -> Load:
+        queued = sum(self._prefills.values())
+        return Load(running=len(self._turns), queued_tokens=queued, steps=self._steps)
+
+    async def close(self) -> None:
+        await self.cancel(list(self._turns))
+        await asyncio.to_thread(self._llm.shutdown)
+
+    async def _generate(self, request: EngineRequest) -> None:
+        prompt = tokens_input(request.prompt, cache_salt=request.cache_salt or None)
+        try:
+            async for output in self._llm.generate(prompt, sampling(request), str(request.id)):
+                self._outputs.put_nowait(self._translate(request.id, output))
+        except EngineDeadError as error:
+            self._outputs.put_nowait(EngineDead(first_line(error)))
+        except (VLLMClientError, ValueError) as error:
+            self._end(request.id, Cause.REJECTED, first_line(error))
+        except EngineGenerateError as error:
+            self._end(request.id, Cause.ENGINE, first_line(error))
+
+    def _translate(self, id: int, output: RequestOutput) -> StepOutput:
+        completion = output.outputs[0]
+        tokens = list(completion.token_ids)
+        arrays = StepArrays()
+        if self._prefills.pop(id, None) is not None:
+            arrays.firsts.append(First(id, output.num_cached_tokens or 0, 0))
+        if completion.finish_reason == "stop":
+            arrays.finishes.append(Finished(id, Cause.STOP, stop_id=tokens.pop()))
+        elif completion.finish_reason is not None:
+            arrays.finishes.append(Finished(id, Cause.LENGTH))
+        if tokens:
+            arrays.extend(id, tokens)
+        if output.finished:
+            self._forget(id)
+        return arrays.freeze()
+
+    def _end(self, id: int, cause: Cause, detail: str) -> None:
+        self._forget(id)
+        self._outputs.put_nowait(StepOutput(finishes=(Finished(id, cause, detail=detail),)))
+
+    def _forget(self, id: int) -> asyncio.Task[None] | None:
+        self._prefills.pop(id, None)
+        return self._turns.pop(id, None)

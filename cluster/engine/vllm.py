@@ -1,0 +1,207 @@
+"""vLLM behind the engine port, read step by step.
+
+AsyncLLM's own output handler keeps a task and a queue per request. Reading the engine core's step
+outputs in one loop costs a sixth of that, at the price of touching vLLM's internals: all of them are
+named in this file and held by the contract test against reference.py.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import vllm
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError, VLLMError
+from vllm.inputs.engine import tokens_input
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.stats import SchedulerStats
+
+from cluster.engine.launch import VllmSettings
+from cluster.engine.port import (
+    Cause,
+    Description,
+    EngineDead,
+    EngineRequest,
+    Finished,
+    First,
+    Load,
+    RequestRejected,
+    StepArrays,
+    StepOutput,
+)
+
+
+class VllmEngine:
+    """Engine port over an AsyncLLM whose output handler was never started."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        if llm.output_handler is not None:
+            raise EngineDead("the output handler of AsyncLLM runs and would steal step outputs")
+        self._llm = llm
+        self._ids: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._prefills: dict[int, int] = {}
+        self._stats = SchedulerStats()
+        self._steps = 0
+        self.description = describe(llm)
+
+    async def submit(self, request: EngineRequest) -> None:
+        processor = self._llm.input_processor
+        try:
+            core_request = processor.process_inputs(
+                str(request.id),
+                tokens_input(request.prompt, cache_salt=request.cache_salt or None),
+                sampling(request),
+                supported_tasks=("generate",),
+                arrival_time=time.time(),
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise RequestRejected(first_line(error)) from error
+        processor.assign_request_id(core_request)
+        self._ids[core_request.request_id] = request.id
+        self._names[request.id] = core_request.request_id
+        self._prefills[request.id] = len(request.prompt)
+        try:
+            await self._llm.engine_core.add_request_async(core_request)
+        except EngineDeadError as error:
+            raise EngineDead(first_line(error)) from error
+
+    async def cancel(self, ids: Sequence[int]) -> None:
+        names = [name for id in ids if (name := self._forget(id)) is not None]
+        try:
+            await self._llm.engine_core.abort_requests_async(names)
+        except EngineDeadError:
+            # A dead engine runs nothing; step() tells of the death.
+            return
+
+    async def step(self) -> StepOutput:
+        try:
+            outputs = await self._llm.engine_core.get_output_async()
+        except EngineDeadError as error:
+            raise EngineDead(first_line(error)) from error
+        self._steps += 1
+        self._stats = outputs.scheduler_stats or self._stats
+        arrays = StepArrays()
+        for output in outputs.outputs:
+            if (id := self._ids.get(output.request_id)) is not None:
+                self._collect(arrays, id, output)
+        return arrays.freeze()
+
+    def load(self) -> Load:
+        turns = len(self._ids)
+        running = min(self._stats.num_running_reqs, turns)
+        return Load(
+            running=running,
+            waiting=turns - running,
+            kv_use=self._stats.kv_cache_usage if turns else 0.0,
+            queued_tokens=sum(self._prefills.values()),
+            steps=self._steps,
+        )
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._llm.shutdown)
+
+    def _collect(self, arrays: StepArrays, id: int, output: EngineCoreOutput) -> None:
+        tokens, reason = output.new_token_ids, output.finish_reason
+        # Events repeat after a preemption; the first output of a turn is the end of its prefill.
+        if self._prefills.pop(id, None) is not None:
+            arrays.firsts.append(first(id, output))
+        if reason is not None:
+            finished = finish(id, reason, tokens)
+            arrays.finishes.append(finished)
+            # The sampled stop id ends the turn and is no part of its text.
+            tokens = tokens[:-1] if finished.cause is Cause.STOP else tokens
+            self._forget(id)
+        if tokens:
+            arrays.extend(id, tokens)
+
+    def _forget(self, id: int) -> str | None:
+        name = self._names.pop(id, None)
+        if name is not None:
+            del self._ids[name]
+            self._prefills.pop(id, None)
+        return name
+
+
+def open_llm(settings: VllmSettings) -> AsyncLLM:
+    """Start the engine processes; 30-60 s of blocking work, to be called in a thread of its own.
+
+    AsyncLLM starts its output handler when an event loop runs in the constructing thread, so this
+    must not be called on one.
+    """
+    dtype = "float32" if settings.dtype == "auto" and current_platform.is_cpu() else settings.dtype
+    args = AsyncEngineArgs(
+        model=settings.checkpoint,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        pipeline_parallel_size=settings.pipeline_parallel_size,
+        distributed_executor_backend="mp" if settings.shards > 1 else None,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        dtype=dtype,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        enforce_eager=settings.enforce_eager,
+        # Prompts arrive as ids and defaults come from the gateway.
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        enable_prefix_caching=True,
+        enable_log_requests=False,
+    )
+    return AsyncLLM.from_engine_args(args)
+
+
+async def start(settings: VllmSettings) -> VllmEngine:
+    """Start vLLM and wrap it. Raises EngineDead, naming the cause, when it does not come up."""
+    try:
+        return VllmEngine(await asyncio.to_thread(open_llm, settings))
+    except (RuntimeError, ValueError, OSError, VLLMError) as error:
+        raise EngineDead(f"vllm does not start: {first_line(error)}") from error
+
+
+def describe(llm: AsyncLLM) -> Description:
+    config = llm.model_config
+    return Description(f"vllm {vllm.__version__}", config.max_model_len, config.get_vocab_size())
+
+
+def sampling(request: EngineRequest) -> SamplingParams:
+    """Both token limits are always sent: vLLM has died of a min_tokens without a max_tokens."""
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        seed=request.seed,
+        max_tokens=request.max_tokens,
+        min_tokens=request.min_tokens,
+        stop_token_ids=list(request.stop_ids),
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
+    )
+
+
+def first(id: int, output: EngineCoreOutput) -> First:
+    cached = output.prefill_stats.num_cached_tokens if output.prefill_stats else 0
+    times = {event.type: event.timestamp for event in output.events or ()}
+    queued = times.get(EngineCoreEventType.QUEUED, 0.0)
+    scheduled = times.get(EngineCoreEventType.SCHEDULED, queued)
+    return First(id, cached, int((scheduled - queued) * 1e6))
+
+
+def finish(id: int, reason: FinishReason, tokens: Sequence[int]) -> Finished:
+    if reason is FinishReason.STOP and tokens:
+        return Finished(id, Cause.STOP, stop_id=tokens[-1])
+    if reason is FinishReason.LENGTH:
+        return Finished(id, Cause.LENGTH)
+    return Finished(id, Cause.ENGINE, detail=f"the engine ended the turn: {reason}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

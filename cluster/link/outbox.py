@@ -1,0 +1,96 @@
+"""What waits to be written to one gateway.
+
+The writer takes everything at once, so steps that end while a write is pending merge into the next
+frame: the outbox holds at most the tokens of the turns in flight, however slow the reader.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+from cluster.engine.port import Finished, First
+from cluster.link.v1 import link_pb2 as pb
+
+# Endings that may wait before the reader of commands is held back. A sender that submits in a loop
+# and reads nothing earns one refusal each time; turns in flight are bounded by the capacity.
+MAX_FINISHES = 1024
+
+
+class Outbox:
+    """Pending output of one connection. `load` is asked once for each frame that carries it."""
+
+    def __init__(self, load: Callable[[], pb.Load]) -> None:
+        self._load = load
+        self._tokens: dict[int, list[int]] = {}
+        self._finishes: list[pb.Finish] = []
+        self._firsts: list[pb.First] = []
+        self._notices: dict[str, pb.Frame] = {}
+        self._filled = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self.closed = False
+
+    def token(self, id: int, token: int) -> None:
+        if (tokens := self._tokens.get(id)) is None:
+            self._tokens[id] = [token]
+        else:
+            tokens.append(token)
+        self._filled.set()
+
+    def first(self, id: int, first: First) -> None:
+        self._firsts.append(pb.First(id=id, cached_tokens=first.cached_tokens, queued_us=first.queued_us))
+        self._filled.set()
+
+    def finish(self, id: int, end: Finished) -> None:
+        cause = pb.FinishCause.ValueType(end.cause.value)
+        self._finishes.append(pb.Finish(id=id, cause=cause, stop_id=end.stop_id, detail=end.detail))
+        if len(self._finishes) >= MAX_FINISHES:
+            self._has_room.clear()
+        self._filled.set()
+
+    def pong(self, nonce: int) -> None:
+        """Answer a ping; a pong not yet written is replaced, so a flood of pings costs one frame."""
+        self._notices["pong"] = pb.Frame(pong=pb.Pong(nonce=nonce, load=self._load()))
+        self._filled.set()
+
+    def draining(self, grace_s: float) -> None:
+        self._notices["draining"] = pb.Frame(draining=pb.Draining(grace_ms=int(grace_s * 1000)))
+        self._filled.set()
+
+    def close(self) -> None:
+        """Nothing follows; the writer ends when what is pending has been taken."""
+        self.closed = True
+        self._filled.set()
+        self._has_room.set()
+
+    async def room(self) -> None:
+        """Wait until another command may be read."""
+        await self._has_room.wait()
+
+    async def frames(self) -> list[pb.Frame]:
+        """Wait for something to write and take all of it; empty when the outbox is closed."""
+        await self._filled.wait()
+        if not self.closed:
+            self._filled.clear()
+        return list(self._take())
+
+    def _take(self) -> Iterator[pb.Frame]:
+        if self._tokens or self._finishes or self._firsts:
+            yield pb.Frame(step=self._step())
+        notices, self._notices = self._notices, {}
+        yield from notices.values()
+
+    def _step(self) -> pb.Step:
+        runs = self._tokens.values()
+        tokens = list(chain.from_iterable(runs))
+        step = pb.Step(
+            ids=self._tokens.keys(),
+            counts=[] if len(tokens) == len(self._tokens) else map(len, runs),
+            tokens=tokens,
+            finishes=self._finishes,
+            firsts=self._firsts,
+            load=self._load(),
+        )
+        self._tokens, self._finishes, self._firsts = {}, [], []
+        self._has_room.set()
+        return step

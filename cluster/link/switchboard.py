@@ -1,0 +1,201 @@
+"""Routes engine steps to the connections whose turns advanced.
+
+One task reads the engine. A turn is one row in a table: no task, queue or lock belongs to it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from itertools import count, islice
+from typing import Protocol
+
+from cluster.engine.port import (
+    Cause,
+    Engine,
+    EngineDead,
+    EngineError,
+    EngineRequest,
+    Finished,
+    First,
+    Load,
+    RequestRejected,
+    StepOutput,
+)
+
+log = logging.getLogger(__name__)
+
+
+# A board id is the connection's number above the id that its gateway chose.
+ID_BITS = 64
+ID_MASK = 2**ID_BITS - 1
+
+
+class Sink(Protocol):
+    """Where the output of a turn goes, under the id its owner chose."""
+
+    def token(self, id: int, token: int) -> None: ...
+
+    def first(self, id: int, first: First) -> None: ...
+
+    def finish(self, id: int, end: Finished) -> None: ...
+
+
+class Probe:
+    """Sink of the canary's turn: the future ends with it, in EngineDead when the turn failed."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def token(self, id: int, token: int) -> None:
+        """The token proves nothing that the ending does not."""
+
+    def first(self, id: int, first: First) -> None:
+        """Timing is read from the turns of gateways."""
+
+    def finish(self, id: int, end: Finished) -> None:
+        if self.done.done():
+            return
+        if end.cause in (Cause.STOP, Cause.LENGTH):
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(EngineDead(f"canary: {end.cause.name} {end.detail}".strip()))
+
+
+class Switchboard:
+    """Turns of all gateways on one engine: admission to `capacity`, routing, cancel, drain."""
+
+    def __init__(self, engine: Engine, capacity: int) -> None:
+        self.engine = engine
+        self.capacity = capacity
+        self.draining = False
+        self.dead = asyncio.Event()
+        self.death = ""
+        self._sinks: dict[int, Sink] = {}
+        self._connections = count(1)
+        self._probes = count(1)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read the engine; call once, on the event loop that serves the link."""
+        self._pump = asyncio.create_task(self._run(), name="engine pump")
+
+    async def stop(self) -> None:
+        """End the turns still on the board as DRAINING and stop reading."""
+        await self.end_all(Cause.DRAINING)
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+
+    def connection(self) -> int:
+        """A prefix for board ids that no connection had before; 0 is the canary's."""
+        return next(self._connections) << ID_BITS
+
+    def runs(self, id: int) -> bool:
+        return id in self._sinks
+
+    async def submit(self, sink: Sink, request: EngineRequest) -> None:
+        """Start a turn, or put the reason against it into the sink."""
+        if (cause := self._refusal()) is None:
+            await self._start(sink, request)
+        else:
+            sink.finish(request.id & ID_MASK, Finished(request.id, cause, detail=self.death))
+
+    async def cancel(self, ids: Iterable[int]) -> None:
+        """Drop turns from the engine at once; each that still ran ends as CANCELLED."""
+        await self._drop({id: sink for id in ids if (sink := self._forget(id)) is not None}, Cause.CANCELLED)
+
+    async def cancel_all(self, sink: Sink) -> None:
+        """Drop every turn that reports to `sink`."""
+        await self.cancel([id for id, owner in self._sinks.items() if owner is sink])
+
+    async def end_all(self, cause: Cause, detail: str = "") -> None:
+        sinks, self._sinks = self._sinks, {}
+        self._idle.set()
+        await self._drop(sinks, cause, detail)
+
+    async def probe(self) -> None:
+        """Generate one token through the scheduler that serves everyone; raises EngineDead."""
+        if self.dead.is_set():
+            raise EngineDead(self.death)
+        probe, id = Probe(), next(self._probes)
+        try:
+            await self._start(probe, EngineRequest(id=id, prompt=[1], max_tokens=1, temperature=0))
+            await probe.done
+        finally:
+            await self.cancel([id])
+
+    async def idle(self) -> None:
+        """Wait until no turn is left."""
+        await self._idle.wait()
+
+    def load(self) -> Load:
+        return self.engine.load()
+
+    def _refusal(self) -> Cause | None:
+        if self.dead.is_set():
+            return Cause.ENGINE
+        if self.draining:
+            return Cause.DRAINING
+        return Cause.FULL if len(self._sinks) >= self.capacity else None
+
+    async def _start(self, sink: Sink, request: EngineRequest) -> None:
+        # The sink stands before the engine knows the turn: a step may end while submit awaits.
+        self._sinks[request.id] = sink
+        self._idle.clear()
+        try:
+            await self.engine.submit(request)
+        except EngineError as error:
+            if self._forget(request.id) is not None:
+                cause = Cause.REJECTED if isinstance(error, RequestRejected) else Cause.ENGINE
+                sink.finish(request.id & ID_MASK, Finished(request.id, cause, detail=str(error)))
+
+    async def _drop(self, sinks: dict[int, Sink], cause: Cause, detail: str = "") -> None:
+        for id, sink in sinks.items():
+            sink.finish(id & ID_MASK, Finished(id, cause, detail=detail))
+        if sinks and not self.dead.is_set():
+            await self.engine.cancel(list(sinks))
+
+    def _forget(self, id: int) -> Sink | None:
+        sink = self._sinks.pop(id, None)
+        if not self._sinks:
+            self._idle.set()
+        return sink
+
+    async def _run(self) -> None:
+        """Read the engine until it dies. The one place that outlives any exception: whatever broke
+        the reading, the turns on the board have to be told."""
+        try:
+            while True:
+                self._deliver(await self.engine.step())
+        except EngineDead as death:
+            self.death = str(death)
+        except Exception as error:
+            log.exception("reading the engine failed")
+            self.death = f"reading the engine failed: {type(error).__name__}"
+        self.dead.set()
+        await self.end_all(Cause.ENGINE, self.death)
+
+    def _deliver(self, step: StepOutput) -> None:
+        sinks = self._sinks
+        for first in step.firsts:
+            if (sink := sinks.get(first.id)) is not None:
+                sink.first(first.id & ID_MASK, first)
+        if step.counts:
+            self._deliver_runs(step)
+        else:
+            for id, token in zip(step.ids, step.tokens, strict=True):
+                if (sink := sinks.get(id)) is not None:
+                    sink.token(id & ID_MASK, token)
+        for end in step.finishes:
+            if (sink := self._forget(end.id)) is not None:
+                sink.finish(end.id & ID_MASK, end)
+
+    def _deliver_runs(self, step: StepOutput) -> None:
+        tokens = iter(step.tokens)
+        for id, run in zip(step.ids, step.counts, strict=True):
+            sink = self._sinks.get(id)
+            for token in islice(tokens, run):
+                if sink is not None:
+                    sink.token(id & ID_MASK, token)
