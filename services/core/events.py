@@ -14,7 +14,10 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens. `completion` counts sampled tokens that were delivered or held back by a stop match."""
+    """Tokens of the whole turn; the event before the terminal one.
+
+    `completion` counts sampled tokens that were delivered or held back by a stop match.
+    """
 
     prompt: int = 0
     completion: int = 0
@@ -39,7 +42,6 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Finished:
     reason: FinishReason
-    usage: Usage
     stop_sequence: str = ""
     session_version: int = 0
 
@@ -47,8 +49,7 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Failed:
     error: HeadraceError
-    usage: Usage
 
 
-Event = Started | Delta | Finished | Failed
+Event = Started | Delta | Usage | Finished | Failed
 Terminal = Finished | Failed

@@ -1,0 +1,87 @@
+"""Which replicas live: follows the leases and keeps one link to each."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from services.backend.link import Link, LinkState
+from services.backend.port import Lease, LeaseSource
+from services.core.errors import StoreAway
+from services.core.tasks import Tasks
+
+FIRST_RETRY, LAST_RETRY = 0.1, 2.0  # seconds between attempts to connect
+
+
+@dataclass(slots=True)
+class Member:
+    link: Link
+    task: "asyncio.Task[None]"
+
+
+@dataclass(slots=True)
+class Directory:
+    """Polls the leases every `period` seconds. While the store is away, the known replicas stay.
+
+    `on_change(lease, state, reason)` hears every change of a link, for logs and metrics.
+    """
+
+    source: LeaseSource
+    gateway: str
+    token: str
+    tasks: Tasks
+    on_change: Callable[[Lease, LinkState, str], None]
+    period: float = 0.5
+    store_away: bool = False
+    _members: dict[str, Member] = field(default_factory=dict)
+
+    def links(self, model: str | None = None) -> list[Link]:
+        return [m.link for m in self._members.values() if model is None or m.link.lease.model == model]
+
+    def context_length(self, model: str) -> int | None:
+        """Tokens that every live replica of the model can hold; None if there is none."""
+        return min((link.context_length for link in self.links(model)), default=None)
+
+    async def watch(self) -> None:
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self.period)
+
+    async def refresh(self) -> None:
+        try:
+            leases = await self.source.read()
+        except StoreAway:
+            self.store_away = True
+            return
+        self.store_away = False
+        self._follow(leases)
+
+    def _follow(self, leases: Sequence[Lease]) -> None:
+        live = {lease.replica: lease for lease in leases}
+        for name, lease in live.items():
+            if name not in self._members:
+                self._join(lease)
+        for name in [n for n in self._members if n not in live]:
+            self._retire(name)
+
+    def _join(self, lease: Lease) -> None:
+        link = Link(lease, self.gateway, self.token, lambda state: self.on_change(lease, state, ""))
+        self._members[lease.replica] = Member(
+            link, self.tasks.start(self._keep(link), f"link {lease.replica}")
+        )
+
+    def _retire(self, name: str) -> None:
+        """A replica without a lease gets no new turns; its link goes when its last turn ends or the stream breaks."""
+        member = self._members[name]
+        if member.link.open_orders and member.link.state is not LinkState.DOWN:
+            member.link.state = LinkState.DRAINING
+            return
+        del self._members[name]
+        member.task.cancel()
+
+    async def _keep(self, link: Link) -> None:
+        delay = FIRST_RETRY
+        while True:
+            reason = await link.serve()
+            self.on_change(link.lease, LinkState.DOWN, reason)
+            delay = FIRST_RETRY if link.was_up else min(delay * 2, LAST_RETRY)
+            await asyncio.sleep(delay)

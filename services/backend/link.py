@@ -1,0 +1,192 @@
+"""The gateway's end of the engine link: one stream to one replica, all turns on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
+
+import grpc
+
+from cluster.link.v1 import link_pb2 as pb
+from cluster.link.v1 import link_pb2_grpc
+from services.backend.port import Cause, Lease, Load, Order, Sink
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+CAUSES = {
+    pb.FINISH_CAUSE_STOP: Cause.STOP,
+    pb.FINISH_CAUSE_LENGTH: Cause.LENGTH,
+    pb.FINISH_CAUSE_CANCELLED: Cause.CANCELLED,
+    pb.FINISH_CAUSE_REJECTED: Cause.REJECTED,
+    pb.FINISH_CAUSE_ENGINE: Cause.ENGINE,
+    pb.FINISH_CAUSE_FULL: Cause.FULL,
+    pb.FINISH_CAUSE_DRAINING: Cause.DRAINING,
+}
+
+
+class LinkState(StrEnum):
+    CONNECTING = "connecting"
+    UP = "up"
+    DRAINING = "draining"
+    DOWN = "down"
+
+
+class Link:
+    """Submits orders and tells their sinks what the engine's steps bring.
+
+    `serve()` holds the stream until it breaks; then every open order ends with Cause.LOST. It can be
+    called again to reconnect. All other methods are synchronous and belong to the event loop's thread.
+    """
+
+    def __init__(self, lease: Lease, gateway: str, token: str, on_state: Callable[[LinkState], None]) -> None:
+        self.lease = lease
+        self.load = Load(capacity=lease.capacity)
+        self.state = LinkState.CONNECTING
+        self.context_length = lease.context_length
+        self.engine = lease.engine
+        self.was_up = False  # since the last call of serve()
+        self._hello = pb.Hello(gateway=gateway, token=token)
+        self._on_state = on_state
+        self._sinks: dict[int, Sink] = {}
+        self._last_id = 0
+        self._commands: asyncio.Queue[pb.Command] = asyncio.Queue()
+
+    @property
+    def open_orders(self) -> int:
+        return len(self._sinks)
+
+    @property
+    def ready(self) -> bool:
+        return self.state is LinkState.UP
+
+    @property
+    def turns(self) -> int:
+        """Orders on the replica: its own word, or ours where that has not caught up."""
+        return max(self.load.running + self.load.waiting, len(self._sinks))
+
+    @property
+    def capacity(self) -> int:
+        return self.load.capacity
+
+    @property
+    def kv_use(self) -> float:
+        return self.load.kv_use
+
+    def submit(self, order: Order, sink: Sink) -> int:
+        """Sends the order and returns its id for `cancel`."""
+        self._last_id += 1
+        self._sinks[self._last_id] = sink
+        self._commands.put_nowait(pb.Command(submit=_submit(self._last_id, order)))
+        return self._last_id
+
+    def cancel(self, order_id: int) -> None:
+        """Drops the order; its sink hears nothing more. Unknown ids are ignored."""
+        if self._sinks.pop(order_id, None) is not None:
+            self._commands.put_nowait(pb.Command(cancel=pb.Cancel(ids=[order_id])))
+
+    async def serve(self) -> str:
+        """Connects, runs until the stream ends, and returns why it ended."""
+        self._commands = asyncio.Queue()
+        self.was_up = False
+        self._set(LinkState.CONNECTING)
+        async with grpc.aio.insecure_channel(self.lease.address, options=CHANNEL_OPTIONS) as channel:
+            call = link_pb2_grpc.EngineLinkStub(channel).Connect(self._outgoing())
+            try:
+                async for frame in call:
+                    self._receive(frame)
+                return "the replica closed the link"
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name}: {error.details()}"
+            finally:
+                call.cancel()
+                self._lose()
+
+    async def _outgoing(self) -> AsyncIterator[pb.Command]:
+        yield pb.Command(hello=self._hello)
+        commands = self._commands
+        while True:
+            yield await commands.get()
+
+    def _receive(self, frame: pb.Frame) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "step":
+            self._step(frame.step)
+        elif kind == "welcome":
+            self._welcome(frame.welcome)
+        elif kind == "draining":
+            self._set(LinkState.DRAINING)
+        elif kind == "pong":
+            self._loaded(frame.pong.load)
+
+    def _welcome(self, welcome: pb.Welcome) -> None:
+        self.context_length = welcome.context_length
+        self.engine = welcome.engine
+        self._loaded(welcome.load)
+        self.was_up = True
+        self._set(LinkState.UP)
+
+    def _step(self, step: pb.Step) -> None:
+        sinks = self._sinks
+        for first in step.firsts:
+            if (sink := sinks.get(first.id)) is not None:
+                sink.prefilled(first.cached_tokens, first.queued_us / 1e6)
+        if not step.counts:
+            for order_id, token in zip(step.ids, step.tokens, strict=True):
+                if (sink := sinks.get(order_id)) is not None:
+                    sink.tokens((token,))
+        else:
+            self._spread(step)
+        for finish in step.finishes:
+            if (sink := sinks.pop(finish.id, None)) is not None:
+                sink.ended(CAUSES.get(finish.cause, Cause.ENGINE), finish.detail)
+        self._loaded(step.load)
+
+    def _spread(self, step: pb.Step) -> None:
+        at = 0
+        for order_id, count in zip(step.ids, step.counts, strict=True):
+            if (sink := self._sinks.get(order_id)) is not None:
+                sink.tokens(step.tokens[at : at + count])
+            at += count
+
+    def _loaded(self, load: pb.Load) -> None:
+        self.load = Load(load.running, load.waiting, load.kv_use, load.queued_tokens, load.capacity)
+
+    def _lose(self) -> None:
+        self._set(LinkState.DOWN)
+        lost, self._sinks = self._sinks, {}
+        for sink in lost.values():
+            sink.ended(Cause.LOST, "the link to the replica broke")
+
+    def _set(self, state: LinkState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_state(state)
+
+
+def _submit(order_id: int, order: Order) -> pb.Submit:
+    drawn = order.sampling
+    sampling = pb.Sampling(
+        temperature=drawn.temperature,
+        top_p=drawn.top_p,
+        top_k=drawn.top_k,
+        min_p=drawn.min_p,
+        presence_penalty=drawn.presence_penalty,
+        frequency_penalty=drawn.frequency_penalty,
+        repetition_penalty=drawn.repetition_penalty,
+        seed=drawn.seed,
+    )
+    return pb.Submit(
+        id=order_id,
+        prompt=order.prompt,
+        max_tokens=order.max_tokens,
+        min_tokens=order.min_tokens,
+        stop_ids=order.stop_ids,
+        sampling=sampling,
+        cache_salt=order.cache_salt,
+        turn=order.turn,
+    )

@@ -1,0 +1,108 @@
+"""Composition root: the only place that knows which adapter stands behind which port."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from services.backend.directory import Directory
+from services.backend.link import LinkState
+from services.backend.port import Lease, LeaseSource
+from services.backend.redis import RedisLeases
+from services.core.clock import RandomIds, SystemClock
+from services.core.errors import StoreAway
+from services.core.tasks import Tasks
+from services.gateway.admission import Admission
+from services.gateway.deps import Deps, ServedModel
+from services.gateway.settings import GatewaySettings
+from services.safety.screen import Screen
+from services.sessions.port import SessionStore
+from services.sessions.redis import RedisSessionStore
+from services.store.connect import connect, store_errors
+from services.telemetry import metrics
+from services.telemetry.logs import log
+from services.tenancy.identify import Keyring
+from services.tenancy.keys import KeyStore
+from services.tenancy.redis import RedisKeyStore
+from services.text.checkpoint import Checkpoint
+from services.text.template import ChatTemplate
+
+
+@dataclass(slots=True)
+class Stores:
+    """The adapters behind the ports that keep state."""
+
+    keys: KeyStore
+    sessions: SessionStore
+    leases: LeaseSource
+
+
+def redis_stores(client: Redis) -> Stores:
+    sessions = RedisSessionStore(client, SystemClock(), RandomIds())
+    return Stores(RedisKeyStore(client), sessions, RedisLeases(client))
+
+
+async def check_store(client: Redis) -> None:
+    """Raises StoreAway, or ValueError if the store could evict what it was asked to keep."""
+    async with store_errors():
+        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ValueError(f"Redis evicts keys (maxmemory-policy {policy}); set it to noeviction")
+
+
+def client_of(settings: GatewaySettings) -> Redis:
+    return connect(settings.redis_url.get_secret_value())
+
+
+def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:
+    clock = SystemClock()
+    tasks = Tasks(on_crash)
+    return Deps(
+        settings=settings,
+        clock=clock,
+        ids=RandomIds(),
+        tasks=tasks,
+        keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
+        sessions=stores.sessions,
+        directory=directory(settings, stores.leases, tasks),
+        admission=Admission(settings.max_turns),
+        screen=Screen(settings.screen),
+        models=models,
+    )
+
+
+def load_models(paths: Mapping[str, Path]) -> dict[str, ServedModel]:
+    """Raises CheckpointError for a model whose tokenizer or template cannot be loaded."""
+    return {name: _model(name, path) for name, path in paths.items()}
+
+
+def directory(settings: GatewaySettings, leases: LeaseSource, tasks: Tasks) -> Directory:
+    return Directory(
+        source=leases,
+        gateway=f"gateway-{os.getpid()}",
+        token=settings.link_token.get_secret_value(),
+        tasks=tasks,
+        on_change=note_link,
+    )
+
+
+def note_link(lease: Lease, state: LinkState, reason: str) -> None:
+    up = state in (LinkState.UP, LinkState.DRAINING)
+    metrics.LINK_UP.labels(lease.model, lease.replica).set(up)
+    log.info("link", replica=lease.replica, model=lease.model, state=state, reason=reason)
+
+
+def on_crash(name: str, error: BaseException) -> None:
+    log.error("task crashed", task=name, exc_info=(type(error), error, error.__traceback__))
+
+
+def explain_away(error: StoreAway) -> str:
+    """One line for an operator: what does not answer, and what to do."""
+    return f"Redis does not answer ({error.__cause__ or error}): start it, or set HEADRACE_REDIS_URL"
+
+
+def _model(name: str, path: Path) -> ServedModel:
+    checkpoint = Checkpoint.load(path)
+    return ServedModel(name, checkpoint, ChatTemplate(checkpoint, SystemClock()), metrics.TurnMeter(name))

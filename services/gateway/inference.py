@@ -1,0 +1,110 @@
+"""headrace.v1.Inference: each call is a reader of its turn's journal."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from services.api.headrace.v1 import inference_pb2 as pb
+from services.api.headrace.v1 import inference_pb2_grpc
+from services.core.clock import Deadline
+from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError
+from services.core.events import Delta, Event, Failed, Finished, Started, Usage
+from services.gateway import pipeline, wire
+from services.gateway.deps import Deps
+from services.gateway.metadata import authorization
+from services.gateway.turn import Turn
+from services.gateway.validate import validate_count
+from services.journal.memory import MemoryJournal
+from services.telemetry.metrics import MESSAGES
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Inference(inference_pb2_grpc.InferenceServicer):
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+        answer = pb.GenerateResponse(message=pb.Message(role=pb.ROLE_ASSISTANT))
+        text: list[str] = []
+        async with self._turn(request, context) as turn:
+            after = 0
+            while entries := await turn.journal.read(after):
+                after = entries[-1].seq
+                for entry in entries:
+                    _gather(entry.event, answer, text)
+        answer.message.content.add(text="".join(text))
+        return answer
+
+    async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> None:
+        async with self._turn(request, context) as turn:
+            after = 0
+            while entries := await turn.journal.read(after):
+                after = entries[-1].seq
+                for message in wire.messages(entries):
+                    await context.write(message)
+                    MESSAGES.inc()
+                last = entries[-1].event
+                if isinstance(last, Failed):
+                    raise last.error
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
+        deps = self._deps
+        tenant = await deps.keyring.identify(authorization(context))
+        limits = deps.limits()
+        ask = validate_count(request, limits)
+        session = await pipeline.remember(ask, tenant, deps)
+        prompt = deps.models[ask.model].renderer.prompt(pipeline.conversation(ask, session))
+        return pb.CountTokensResponse(
+            model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
+        )
+
+    @asynccontextmanager
+    async def _turn(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[Turn]:
+        """Starts a turn and holds it for this reader; a reader that leaves early ends it."""
+        deps = self._deps
+        turn = Turn(
+            id=deps.ids.new("turn"),
+            journal=MemoryJournal(),
+            clock=deps.clock,
+            deadline=Deadline.after(deps.clock, self._allowed(context)),
+            begun=deps.clock.monotonic(),
+        )
+        call = pipeline.Call(authorization(context), request)
+        task = deps.tasks.start(pipeline.run(call, deps, turn), turn.id)
+        try:
+            yield turn
+        except asyncio.CancelledError:
+            turn.fail(_departure(context))
+            raise
+        finally:
+            task.cancel()
+
+    def _allowed(self, context: Context) -> float:
+        """Seconds the turn may take: the caller's deadline, at most the gateway's."""
+        asked, most = context.time_remaining(), self._deps.settings.max_turn_seconds
+        return most if asked is None else min(asked, most)
+
+
+def _departure(context: Context) -> HeadraceError:
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        return DeadlineExceeded("the call's deadline passed")
+    return Cancelled("the caller went away")
+
+
+def _gather(event: Event, answer: pb.GenerateResponse, text: list[str]) -> None:
+    if isinstance(event, Delta):
+        text.append(event.text)
+    elif isinstance(event, Started):
+        answer.turn, answer.model = event.turn, event.model
+    elif isinstance(event, Usage):
+        answer.usage.CopyFrom(wire.usage(event))
+    elif isinstance(event, Finished):
+        answer.finish_reason = wire.REASONS[event.reason]
+        answer.session_version = event.session_version
+    else:
+        raise event.error

@@ -1,0 +1,67 @@
+"""The public gRPC server of one worker: its services, its limits, its shutdown."""
+
+from pathlib import Path
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.api.headrace.v1 import (
+    inference_pb2,
+    inference_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
+from services.gateway.boundary import Boundary
+from services.gateway.deps import Deps
+from services.gateway.inference import Inference
+from services.gateway.models import Models
+from services.gateway.sessions import Sessions
+from services.gateway.settings import GatewaySettings, Tls
+
+SERVICES = (
+    inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
+    models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
+    sessions_pb2.DESCRIPTOR.services_by_name["Sessions"].full_name,
+)
+
+STREAMS_PER_CONNECTION = 1024
+METADATA_BYTES = 8192
+
+
+def options(settings: GatewaySettings) -> tuple[tuple[str, int], ...]:
+    """Walls far above our own admission, against clients that mean harm. Times in milliseconds."""
+    return (
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+        ("grpc.max_metadata_size", METADATA_BYTES // 2),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+    )
+
+
+def build_server(deps: Deps) -> grpc.aio.Server:
+    server = grpc.aio.server(interceptors=(Boundary(),), options=options(deps.settings))
+    inference_pb2_grpc.add_InferenceServicer_to_server(Inference(deps), server)
+    models_pb2_grpc.add_ModelsServicer_to_server(Models(deps), server)
+    sessions_pb2_grpc.add_SessionsServicer_to_server(Sessions(deps), server)
+    if deps.settings.reflection:
+        reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+    return server
+
+
+def bind(server: grpc.aio.Server, settings: GatewaySettings) -> int:
+    """The bound port. Raises RuntimeError if the address is taken, OSError if a TLS file cannot be read."""
+    if settings.tls is None:
+        return server.add_insecure_port(settings.listen)
+    return server.add_secure_port(settings.listen, _credentials(settings.tls))
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    client_ca = None if tls.client_ca is None else Path(tls.client_ca).read_bytes()
+    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -1,0 +1,72 @@
+"""Settings of a gateway: one frozen tree, read once. HEADRACE_* wins over the file that HEADRACE_CONFIG names."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
+
+
+class Tls(BaseModel):
+    """PEM files. With `client_ca` the gateway demands a client certificate (mTLS)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class GatewaySettings(BaseSettings):
+    """Addresses are host:port. Times are seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    listen: Address = Field("127.0.0.1:50051", description="public gRPC API")
+    health_listen: Address = Field("127.0.0.1:50052", description="grpc.health.v1, plaintext")
+    metrics_listen: Address = Field("127.0.0.1:9464", description="Prometheus metrics, HTTP")
+    processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
+    reflection: bool = Field(False, description="server reflection, for grpcurl")
+    tls: Tls | None = Field(None, description="certificate and key of the public API")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="sessions, keys and leases"
+    )
+    key_pepper: SecretStr = Field(description="secret under the digests of API keys")
+    link_token: SecretStr = Field(description="secret shared with the engine replicas")
+
+    models: dict[str, Path] = Field(description="model name to checkpoint folder (tokenizer and template)")
+    max_turns: int = Field(512, ge=1, description="turns in flight in one worker, then RESOURCE_EXHAUSTED")
+    default_max_tokens: int = Field(4096, ge=1, description="cap of max_tokens where a request names none")
+    max_turn_seconds: float = Field(
+        600, gt=0, description="deadline of calls that set none, and cap of theirs"
+    )
+    max_message_bytes: int = Field(
+        4 << 20, ge=1024, description="larger requests are refused by the transport"
+    )
+    screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
+    drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
+    drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("HEADRACE_CONFIG")
+        files = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *files)

@@ -1,0 +1,22 @@
+"""Refuses input that the operator has ruled out, before an engine sees it."""
+
+import re
+from collections.abc import Iterable
+
+from services.core.errors import UnsafeInput
+from services.core.request import Message
+
+
+class Screen:
+    """Patterns are the operator's, tried on each message of the request; an empty list lets everything pass.
+
+    Raises re.error for a broken pattern when it is built, UnsafeInput from `check`.
+    """
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._patterns = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
+
+    def check(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if any(pattern.search(message.text) for pattern in self._patterns):
+                raise UnsafeInput("the input screen of this endpoint refuses a message")

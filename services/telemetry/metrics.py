@@ -1,0 +1,63 @@
+"""Every metric of the gateway, named once. Times are seconds; labels are low in cardinality and never content."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+INTER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
+
+REQUESTS = Counter("headrace_requests_total", "Calls ended", ["method", "outcome"])
+TURNS = Counter("headrace_turns_total", "Turns ended", ["model", "outcome"])
+TTFT = Histogram("headrace_ttft_seconds", "Call to first token", ["model"], buckets=LATENCY)
+INTER_TOKEN_LATENCY = Histogram(
+    "headrace_inter_token_seconds", "Between two tokens of a turn", ["model"], buckets=INTER_TOKEN
+)
+END_TO_END = Histogram("headrace_turn_seconds", "Call to terminal event", ["model"], buckets=LATENCY)
+QUEUE_TIME = Histogram(
+    "headrace_queue_seconds", "In the replica's queue before the first step", ["model"], buckets=LATENCY
+)
+PROMPT_TOKENS = Counter("headrace_prompt_tokens_total", "Prompt tokens of turns started", ["model"])
+CACHED_TOKENS = Counter("headrace_cached_tokens_total", "Prompt tokens found in a prefix cache", ["model"])
+COMPLETION_TOKENS = Counter("headrace_completion_tokens_total", "Tokens sampled", ["model"])
+MESSAGES = Counter("headrace_stream_messages_total", "Stream messages written, after coalescing")
+IN_FLIGHT = Gauge("headrace_turns_in_flight", "Turns running", multiprocess_mode="livesum")
+REROUTES = Counter("headrace_reroutes_total", "Orders moved before their first token", ["model", "cause"])
+LINK_UP = Gauge(
+    "headrace_link_up",
+    "1 while the link to a replica is up",
+    ["model", "replica"],
+    multiprocess_mode="livemin",
+)
+ENGINE_RUNNING = Gauge(
+    "headrace_engine_running",
+    "Turns in the engine's batch",
+    ["model", "replica"],
+    multiprocess_mode="livemax",
+)
+ENGINE_WAITING = Gauge(
+    "headrace_engine_waiting",
+    "Turns in the engine's queue",
+    ["model", "replica"],
+    multiprocess_mode="livemax",
+)
+ENGINE_KV_USE = Gauge(
+    "headrace_engine_kv_use", "Share of KV blocks in use", ["model", "replica"], multiprocess_mode="livemax"
+)
+STORE_UP = Gauge("headrace_store_up", "1 while Redis answers", multiprocess_mode="livemin")
+LOOP_LAG = Gauge(
+    "headrace_loop_lag_seconds", "Worst delay of the event loop lately", multiprocess_mode="livemax"
+)
+
+
+class TurnMeter:
+    """The metrics of one model with their labels resolved once: what the token path may touch."""
+
+    __slots__ = ("cached", "completion", "end_to_end", "inter_token", "prompt", "queue", "ttft")
+
+    def __init__(self, model: str) -> None:
+        self.ttft = TTFT.labels(model)
+        self.inter_token = INTER_TOKEN_LATENCY.labels(model)
+        self.end_to_end = END_TO_END.labels(model)
+        self.queue = QUEUE_TIME.labels(model)
+        self.prompt = PROMPT_TOKENS.labels(model)
+        self.cached = CACHED_TOKENS.labels(model)
+        self.completion = COMPLETION_TOKENS.labels(model)
