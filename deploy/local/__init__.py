@@ -1,0 +1,1 @@
+"""A whole Headrace on one machine: Valkey, Ray, an engine and the gateway, as processes of this user."""

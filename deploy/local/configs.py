@@ -1,0 +1,92 @@
+"""The files that the parts of a local stack read. Secrets stand in them: only their owner can read them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from deploy.local.home import Home, write_private
+from deploy.local.model import Choice
+from deploy.local.record import Stack
+from deploy.local.secrets import Secrets
+
+OVERRIDDEN = ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "REDIS_URL", "KEY_PEPPER", "LINK_TOKEN", "MODELS")
+
+CPU_CONTEXT = 8192  # tokens; what a CPU answers within patience
+SIM_VOCABULARY = 49152
+SIM_ANSWER = 60  # tokens of an invented answer, about
+
+
+def redis_url(stack: Stack, secrets: Secrets) -> str:
+    return f"redis://:{secrets.redis_password}@{stack.store}/0"
+
+
+def write_store(home: Home, stack: Stack, secrets: Secrets) -> None:
+    host, _, port = stack.store.rpartition(":")
+    lines = (
+        f"bind {host}",
+        f"port {port}",
+        f"requirepass {secrets.redis_password}",
+        f'dir "{home.store}"',
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "maxmemory-policy noeviction",
+    )
+    write_private(home.store_config, "\n".join(lines) + "\n")
+
+
+def write_engine(home: Home, stack: Stack, secrets: Secrets, choice: Choice) -> None:
+    settings: dict[str, Any] = {
+        "model": stack.model,
+        "revision": revision(choice.checkpoint),
+        "engine": stack.engine,
+        "redis_url": redis_url(stack, secrets),
+        "link_token": secrets.link_token,
+        "num_gpus": 1.0 if choice.gpu else 0.0,
+    }
+    shape = json.loads((choice.checkpoint / "config.json").read_text())
+    context = shape.get("max_position_embeddings", CPU_CONTEXT)
+    if stack.engine == "sim":
+        settings["sim"] = {
+            "context_length": context,
+            "vocab_size": shape.get("vocab_size", SIM_VOCABULARY),
+            "mean_length": SIM_ANSWER,
+        }
+    else:
+        longest = context if choice.gpu else min(context, CPU_CONTEXT)
+        settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest}
+    document = {"ray_address": stack.ray, "replicas": 1, "settings": settings}
+    write_private(home.engine_config, json.dumps(document, indent=1))
+
+
+def revision(checkpoint: Path) -> str:
+    """What names these weights: the snapshot of a published model, or the digest of a prepared one's files."""
+    if checkpoint.parent.name == "snapshots":
+        return checkpoint.name
+    manifest = checkpoint / "manifest.json"
+    if not manifest.exists():
+        return ""
+    files = json.loads(manifest.read_text())["files"]
+    digests = "".join(f"{name}{files[name]['sha256']}" for name in sorted(files))
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+def write_gateway(home: Home, stack: Stack, secrets: Secrets) -> None:
+    fields = {
+        "listen": stack.endpoint,
+        "health_listen": stack.health,
+        "metrics_listen": stack.metrics,
+        "redis_url": redis_url(stack, secrets),
+        "key_pepper": secrets.key_pepper,
+        "link_token": secrets.link_token,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+    # A client on this machine may look around; its user could read all of this anyway.
+    lines += [
+        "reflection = true",
+        "",
+        "[models]",
+        f"{json.dumps(stack.model)} = {json.dumps(stack.checkpoint)}",
+    ]
+    write_private(home.gateway_config, "\n".join(lines) + "\n")

@@ -1,0 +1,102 @@
+"""Starting processes that outlive us, and ending exactly those."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from deploy.local.record import MARK, Process
+
+
+def start(name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> Process:
+    """In a session of its own, so that a Ctrl-C at our terminal does not reach it."""
+    with log.open("wb") as out:
+        child = subprocess.Popen(  # noqa: S603 - argv is ours
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, cwd=cwd, start_new_session=True
+        )
+    return Process(name, child.pid, psutil.Process(child.pid).create_time(), str(log))
+
+
+def find(process: Process) -> psutil.Process | None:
+    """The running process of this record; None if it ended, even if another one has its pid."""
+    try:
+        found = psutil.Process(process.pid)
+        same = abs(found.create_time() - process.created) < 0.01
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def marked(stack: str) -> list[psutil.Process]:
+    """Processes of this user that carry the mark of the stack."""
+    return [process for process in psutil.process_iter() if mark_of(process) == stack]
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    if process.pid == os.getpid():
+        return None
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
+        return None
+
+
+def end(process: Process, grace: float) -> bool:
+    """Asks the process to end, waits, then kills what is left of its family. False if it was gone already."""
+    root = find(process)
+    if root is None:
+        return False
+    members = family(root)
+    _signal([root], kill=False)
+    psutil.wait_procs([root], timeout=grace)
+    _, left = psutil.wait_procs(members, timeout=0.2)
+    _kill(left)
+    return True
+
+
+def sweep(stack: str) -> int:
+    """Kills what carries the mark of the stack although its parents are gone; returns how many."""
+    strays = marked(stack)
+    _kill(strays)
+    return len(strays)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    victims = list(processes)
+    _signal(victims, kill=True)
+    psutil.wait_procs(victims, timeout=10)
+
+
+def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
+    for process in processes:
+        try:
+            # psutil compares the creation time itself, so a recycled pid is safe here too.
+            process.kill() if kill else process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def last_words(log: Path) -> str:
+    """The line of a log that most likely names the cause: its last error, or else its last line."""
+    try:
+        lines = log.read_text(errors="replace")[-200_000:].splitlines()
+    except FileNotFoundError:
+        return "it left no log"
+    lines = [line.strip() for line in lines if line.strip()]
+    named = [line for line in lines if _names_a_cause(line)]
+    return (named or lines or ["its log is empty"])[-1][:400]
+
+
+def _names_a_cause(line: str) -> bool:
+    head = line.split(":", 1)[0]
+    is_exception = head.endswith(("Error", "Exception")) and ":" in line
+    return is_exception or " ERROR " in line or line.startswith(("ERROR", "FATAL", "error:"))

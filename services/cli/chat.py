@@ -1,0 +1,128 @@
+"""`headrace chat`: one question, or a conversation."""
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from services.cli import calls, where
+from services.cli.exits import USAGE, CliError
+from services.cli.output import safe
+from services.client import Client, Delta, Finished, HeadraceError, Message, Sampling
+
+AGAIN = 0.25  # seconds between two tries while no replica answers
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How to ask. `session` is an id, `new` or empty."""
+
+    model: str
+    session: str
+    system: str
+    max_tokens: int | None
+    temperature: float | None
+    patience: float
+
+
+def talk(wish: Talk, prompt: str | None, endpoint: str | None, key_file: Path | None) -> None:
+    target = where.find(endpoint, key_file)
+    calls.warn_if_exposed(target)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    if prompt == "":
+        raise CliError("there is nothing to ask", 'Example: headrace chat "Hello"', code=USAGE)
+    # The runner turns a Ctrl-C into a cancelled turn, and lets the next one use the same channel.
+    with asyncio.Runner() as runner:
+        conversation = runner.run(_opened(wish, target))
+        try:
+            if prompt is None:
+                _converse(runner, conversation, target)
+            else:
+                runner.run(conversation.say(prompt))
+        except HeadraceError as error:
+            raise calls.explained(error, target) from error
+        finally:
+            runner.run(conversation.client.close())
+
+
+async def _opened(wish: Talk, target: where.Target) -> "Conversation":
+    client = target.client()
+    history = [Message("system", wish.system)] if wish.system else []
+    if wish.session != "new":
+        return Conversation(client, wish, wish.session, history)
+    try:
+        session = await client.sessions.create(history)
+    except HeadraceError as error:
+        await client.close()
+        raise calls.explained(error, target) from error
+    print(f"session {session.id}", file=sys.stderr)
+    return Conversation(client, wish, session.id, [])
+
+
+def _converse(runner: asyncio.Runner, conversation: "Conversation", target: where.Target) -> None:
+    import readline  # noqa: F401 - input() edits lines with it
+
+    print(f"Talking to {target.address}. Ctrl-C ends an answer, Ctrl-D the conversation.", file=sys.stderr)
+    while True:
+        try:
+            prompt = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not prompt:
+            continue
+        try:
+            runner.run(conversation.say(prompt))
+        except KeyboardInterrupt:
+            print(" [ended]")
+        except HeadraceError as error:
+            print(f"headrace: {calls.explained(error, target)}", file=sys.stderr)
+
+
+class Conversation:
+    """History is kept by the endpoint's session, or here where there is none."""
+
+    def __init__(self, client: Client, wish: Talk, session: str, history: list[Message]) -> None:
+        self.client = client
+        self._wish = wish
+        self._session = session
+        self._history = history
+
+    async def say(self, prompt: str) -> None:
+        """Streams the answer to the terminal and remembers it; a turn that failed leaves no trace."""
+        said = [*self._history, Message("user", prompt)]
+        until = time.monotonic() + self._wish.patience
+        while True:
+            try:
+                answer = await self._stream(said)
+                break
+            except HeadraceError as error:
+                if error.code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(AGAIN)
+        if not self._session:
+            self._history = [*said, Message("assistant", answer)]
+        else:
+            self._history = []
+
+    async def _stream(self, said: list[Message]) -> str:
+        wish, texts = self._wish, list[str]()
+        sampling = None if wish.temperature is None else Sampling(temperature=wish.temperature)
+        stream = self.client.stream(
+            said, model=wish.model, session=self._session, sampling=sampling, max_tokens=wish.max_tokens
+        )
+        async with stream:
+            async for event in stream:
+                if isinstance(event, Delta):
+                    texts.append(event.text)
+                    sys.stdout.write(safe(event.text))
+                    sys.stdout.flush()
+                elif isinstance(event, Finished):
+                    print()
+                    if event.reason == "length":
+                        print("[cut at the token limit]", file=sys.stderr)
+        return "".join(texts)

@@ -1,0 +1,137 @@
+"""The `headrace` command. Only signatures stand here: each command imports what it needs when it runs."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from services.cli import keys, sessions
+from services.cli.exits import FAILED, INTERRUPTED, TABLE, CliError
+
+app = typer.Typer(
+    name="headrace",
+    help="Open-weight language models behind one gRPC endpoint.",
+    epilog=TABLE,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(keys.app, name="keys")
+app.add_typer(sessions.app, name="sessions")
+
+Endpoint = Annotated[
+    str | None, typer.Option(help="host:port, or https://host:port for TLS. Else HEADRACE_ENDPOINT.")
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="File with the API key. Else HEADRACE_API_KEY or HEADRACE_API_KEY_FILE.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def up(
+    model: Annotated[
+        str | None,
+        typer.Option(help="smollm2-135m, micro, gpt-oss-20b or a checkpoint folder. Default: by hardware."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="vllm, or sim: a simulated engine that says nonsense.")
+    ] = "vllm",
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65533, help="The API's; the next two are health and metrics. 0: any free."),
+    ] = 50051,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for the engine.")] = 600.0,
+) -> None:
+    """Bring up Valkey, Ray, an engine and the gateway on this machine.
+
+    Examples:  headrace up   |   headrace up --model micro   |   headrace up --engine sim --port 0
+    """
+    from services.cli.stack import up as run
+
+    run(model, engine, port, patience)
+
+
+@app.command()
+def down() -> None:
+    """Stop exactly what `headrace up` started. Data, keys and weights stay."""
+    from services.cli.stack import down as run
+
+    run()
+
+
+@app.command()
+def status(as_json: Json = False, endpoint: Endpoint = None, key_file: KeyFile = None) -> None:
+    """Show replicas, load, store, processes and versions. Exits 0 if all is well, 1 if not, 3 if not up."""
+    from services.cli.status import show
+
+    show(endpoint, key_file, as_json=as_json)
+
+
+@app.command()
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="What to ask. Without it: a conversation.")] = None,
+    model: Annotated[str, typer.Option(help="Model, if the endpoint serves several.")] = "",
+    session: Annotated[
+        str, typer.Option(help="Keep the history at the endpoint: a session's id, or `new`.")
+    ] = "",
+    system: Annotated[str, typer.Option(help="System message at the start.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy, 2 is wild.")] = None,
+    patience: Annotated[float, typer.Option(help="Seconds to go on trying while no replica answers.")] = 0.0,
+    endpoint: Endpoint = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Ask once, or hold a conversation; the answer streams. Ctrl-C ends the answer, Ctrl-D the conversation.
+
+    Examples:  headrace chat "What is the capital of France?"   |   headrace chat --session new
+    """
+    from services.cli.chat import Talk, talk
+
+    talk(Talk(model, session, system, max_tokens, temperature, patience), prompt, endpoint, key_file)
+
+
+@app.command()
+def models(as_json: Json = False, endpoint: Endpoint = None, key_file: KeyFile = None) -> None:
+    """List the models that the endpoint serves."""
+    from services.cli.models import show
+
+    show(endpoint, key_file, as_json=as_json)
+
+
+@app.command()
+def config(as_json: Json = False) -> None:
+    """Show the gateway's effective settings and where each comes from. Secrets are masked."""
+    from services.cli.config import show
+
+    show(as_json=as_json)
+
+
+@app.command()
+def doctor(
+    as_json: Json = False,
+    port: Annotated[int, typer.Option(min=0, max=65533, help="First of the three ports to check.")] = 50051,
+) -> None:
+    """Check this machine for what a newcomer gets wrong. Exits 1 if a check fails."""
+    from services.cli.doctor import show
+
+    show(port, as_json=as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    try:
+        app(args=arguments)
+    except CliError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain at its exit too.
+        sys.stdout = None
+        sys.exit(FAILED)
+    sys.exit(0)

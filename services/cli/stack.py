@@ -1,0 +1,62 @@
+"""`headrace up` and `headrace down`."""
+
+import os
+
+from rich.console import Console
+
+from deploy.local import stack
+from deploy.local.home import Home
+from deploy.local.model import NoSuchModel
+from deploy.local.progress import Report
+from deploy.local.record import Stack
+from services.cli.exits import FAILED, USAGE, CliError
+
+ENGINES = ("vllm", "sim")
+
+
+def up(model: str | None, engine: str | None, port: int, patience: float) -> None:
+    if engine is not None and engine not in ENGINES:
+        raise CliError(f"no engine {engine!r}", f"Choose one of {', '.join(ENGINES)}.", code=USAGE)
+    home, report = Home.of(os.environ), Report(Console(highlight=False))
+    wish = stack.Wish(model, engine, port, patience)
+    try:
+        running, started = stack.up(wish, home, os.environ, report)
+    except NoSuchModel as error:
+        raise CliError(str(error), code=USAGE) from error
+    except (stack.Refused, ValueError) as error:
+        raise CliError(str(error)) from error
+    except stack.BringUpFailed as error:
+        raise CliError(_failure(error), code=FAILED) from error
+    report.line(_welcome(running, home, report.elapsed) if started else _already(running))
+
+
+def _failure(error: stack.BringUpFailed) -> str:
+    cause = error.cause
+    lines = [f"stage '{error.stage}' failed; what was started is stopped again", f"  why:  {cause.why}"]
+    lines += [f"  log:  {cause.log}"] if cause.log else []
+    lines += [f"  do:   {cause.do}"] if cause.do else []
+    return "\n".join(lines)
+
+
+def _welcome(running: Stack, home: Home, seconds: float) -> str:
+    return f"""
+Headrace is up after {seconds:.0f} s: {running.model} at {running.endpoint}
+  API key: {home.api_key}     metrics: http://{running.metrics}/metrics     logs: {home.logs}
+
+Three things to try:
+  headrace chat "What is the capital of France?"
+  headrace chat --session new
+  headrace status
+`headrace down` stops it all."""
+
+
+def _already(running: Stack) -> str:
+    return f"Headrace is already up: {running.model} on {running.engine} at {running.endpoint}."
+
+
+def down() -> None:
+    try:
+        stopped = stack.down(Home.of(os.environ))
+    except (stack.Refused, ValueError) as error:
+        raise CliError(str(error)) from error
+    print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was up.")

@@ -1,0 +1,73 @@
+"""Which endpoint and which key a command uses: flags, then the environment, then the stack on this machine."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.local.home import Home
+from deploy.local.record import Stack
+from services.cli.exits import UNREACHABLE, USAGE, stop
+from services.client import Client, Tls
+
+LOOPBACKS = ("localhost", "127.", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`url` is host:port, or with https:// before it for TLS."""
+
+    url: str
+    key: str = field(repr=False)
+    root: Path | None = None
+
+    @property
+    def secure(self) -> bool:
+        return self.url.startswith("https://")
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("https://").removeprefix("http://").rstrip("/")
+
+    @property
+    def exposed(self) -> bool:
+        """The key would cross a network in the clear."""
+        return not self.secure and not self.address.startswith(LOOPBACKS)
+
+    def client(self, *, timeout: float = 30.0) -> Client:
+        tls = Tls(root=self.root) if self.secure else None
+        return Client(self.address, self.key, tls=tls, timeout=timeout)
+
+
+def find(endpoint: str | None, key_file: Path | None, env: Mapping[str, str] = os.environ) -> Target:
+    home = Home.of(env)
+    stack = load_stack(home)
+    here = stack.endpoint if stack else ""
+    url = endpoint or env.get("HEADRACE_ENDPOINT") or here
+    if not url:
+        do = "Bring one up with `headrace up`, or name one with --endpoint or HEADRACE_ENDPOINT."
+        stop("no endpoint is known", do, code=UNREACHABLE)
+    root = env.get("HEADRACE_CA")
+    # The key of the stack on this machine is for that stack only.
+    kept = home.api_key if url == here else None
+    return Target(url, _key(key_file, env, kept), Path(root) if root else None)
+
+
+def load_stack(home: Home) -> Stack | None:
+    try:
+        return Stack.load(home.record)
+    except ValueError as error:
+        stop(str(error), "Move it away after ending what it lists.")
+
+
+def _key(key_file: Path | None, env: Mapping[str, str], kept: Path | None) -> str:
+    if key_file is None and (key := env.get("HEADRACE_API_KEY")):
+        return key.strip()
+    path = key_file or env.get("HEADRACE_API_KEY_FILE") or kept
+    if path is None:
+        do = "Set HEADRACE_API_KEY, or HEADRACE_API_KEY_FILE, or give --key-file."
+        stop("no API key is known for this endpoint", do, code=USAGE)
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        stop(f"the key file {path} cannot be read: {error.strerror}", code=USAGE)
