@@ -44,6 +44,7 @@ class Directory:
     async def watch(self) -> None:
         while True:
             await self.refresh()
+            self._ping()
             await asyncio.sleep(self.period)
 
     async def refresh(self) -> None:
@@ -63,6 +64,10 @@ class Directory:
         for name in [n for n in self._members if n not in live]:
             self._retire(name)
 
+    def _ping(self) -> None:
+        for member in self._members.values():
+            member.link.ping()
+
     def _join(self, lease: Lease) -> None:
         link = Link(lease, self.gateway, self.token, lambda state: self.on_change(lease, state, ""))
         self._members[lease.replica] = Member(
@@ -70,13 +75,12 @@ class Directory:
         )
 
     def _retire(self, name: str) -> None:
-        """A replica without a lease gets no new turns; its link goes when its last turn ends or the stream breaks."""
+        """Leases tell who is there; the link tells who lives. A live link outlasts its lease, as when Redis
+        restarts empty or only the replica is cut off from it; a replica that leaves says so on the link."""
         member = self._members[name]
-        if member.link.open_orders and member.link.state is not LinkState.DOWN:
-            member.link.state = LinkState.DRAINING
-            return
-        del self._members[name]
-        member.task.cancel()
+        if member.link.state in (LinkState.CONNECTING, LinkState.DOWN):
+            del self._members[name]
+            member.task.cancel()
 
     async def _keep(self, link: Link) -> None:
         delay = FIRST_RETRY

@@ -29,6 +29,9 @@ CAUSES = {
 }
 
 
+STALE = 3.0  # seconds; pings go out every half second
+
+
 class LinkState(StrEnum):
     CONNECTING = "connecting"
     UP = "up"
@@ -52,6 +55,7 @@ class Link:
         self.was_up = False  # since the last call of serve()
         self._hello = pb.Hello(gateway=gateway, token=token)
         self._on_state = on_state
+        self._heard = float("-inf")
         self._sinks: dict[int, Sink] = {}
         self._last_id = 0
         self._commands: asyncio.Queue[pb.Command] = asyncio.Queue()
@@ -62,7 +66,8 @@ class Link:
 
     @property
     def ready(self) -> bool:
-        return self.state is LinkState.UP
+        """Takes turns: connected, not draining, and heard of within STALE seconds."""
+        return self.state is LinkState.UP and asyncio.get_running_loop().time() - self._heard < STALE
 
     @property
     def turns(self) -> int:
@@ -88,6 +93,11 @@ class Link:
         """Drops the order; its sink hears nothing more. Unknown ids are ignored."""
         if self._sinks.pop(order_id, None) is not None:
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(ids=[order_id])))
+
+    def ping(self) -> None:
+        """Asks a connected replica for a sign of life; idle ones send none by themselves."""
+        if self.state in (LinkState.UP, LinkState.DRAINING):
+            self._commands.put_nowait(pb.Command(ping=pb.Ping()))
 
     async def serve(self) -> str:
         """Connects, runs until the stream ends, and returns why it ended."""
@@ -154,6 +164,7 @@ class Link:
             at += count
 
     def _loaded(self, load: pb.Load) -> None:
+        self._heard = asyncio.get_running_loop().time()
         self.load = Load(load.running, load.waiting, load.kv_use, load.queued_tokens, load.capacity)
 
     def _lose(self) -> None:

@@ -1,10 +1,11 @@
 """Settings of a gateway: one frozen tree, read once. HEADRACE_* wins over the file that HEADRACE_CONFIG names."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -57,6 +58,16 @@ class GatewaySettings(BaseSettings):
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @field_validator("screen")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return patterns
 
     @classmethod
     def settings_customise_sources(

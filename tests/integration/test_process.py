@@ -1,0 +1,252 @@
+"""The gateway as operators run it: supervisor and workers as processes, a real Valkey, leases."""
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from cluster.engine.sim import SimSettings, SimTiming
+from services.api.headrace.v1 import inference_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from services.gateway.app import Stores
+from services.gateway.errors import EXIT_CONFIG
+from services.store.connect import connect
+from services.tenancy.redis import RedisKeyStore
+from tests.support.gateway import CHECKPOINT, MODEL, PEPPER, TOKEN, ask, memory_stores, mint_key, sim_replica
+from tests.support.valkey import Valkey, free_port, running_valkey
+
+SLOW = SimSettings(timing=SimTiming(step_s=0.01, scale=1), context_length=2048, vocab_size=49152)
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(slots=True)
+class Running:
+    process: asyncio.subprocess.Process
+    valkey: Valkey
+    channel: grpc.aio.Channel
+    health: Any
+    metrics: str
+    auth: tuple[tuple[str, str], ...]
+
+    @property
+    def inference(self) -> Any:
+        return inference_pb2_grpc.InferenceStub(self.channel)
+
+    async def status(self) -> int:
+        reply = await self.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+        return int(reply.status)
+
+    async def until_serving(self) -> None:
+        async for reply in self.health.Watch(
+            health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30
+        ):
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                return
+
+    def scrape(self) -> str:
+        with urllib.request.urlopen(self.metrics, timeout=5) as reply:
+            return str(reply.read().decode())
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+
+def environment(redis_url: str, **overrides: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    listen = {
+        name: f"127.0.0.1:{free_port()}"
+        for name in ("HEADRACE_LISTEN", "HEADRACE_HEALTH_LISTEN", "HEADRACE_METRICS_LISTEN")
+    }
+    return (
+        kept
+        | listen
+        | {
+            "HEADRACE_REDIS_URL": redis_url,
+            "HEADRACE_KEY_PEPPER": PEPPER,
+            "HEADRACE_LINK_TOKEN": TOKEN,
+            "HEADRACE_MODELS": f'{{"{MODEL}": "{CHECKPOINT}"}}',
+            "HEADRACE_REFLECTION": "true",
+            "HEADRACE_DRAIN_GRACE": "10",
+        }
+        | overrides
+    )
+
+
+async def start(env: dict[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.gateway", env=env, cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+
+
+async def announce(valkey: Valkey, lease: Any) -> None:
+    import json
+    from dataclasses import asdict
+
+    client = connect(valkey.url, timeout=2)
+    await client.set(f"headrace:lease:{lease.replica}", json.dumps(asdict(lease)))
+    await client.sadd("headrace:replicas", lease.replica)
+    await client.aclose()
+
+
+async def new_key(valkey: Valkey) -> str:
+    client = connect(valkey.url, timeout=2)
+    stores = memory_stores()
+    key = await mint_key(Stores(RedisKeyStore(client), stores.sessions, stores.leases))
+    await client.aclose()
+    return key
+
+
+@asynccontextmanager
+async def running(**overrides: str) -> AsyncIterator[Running]:
+    with running_valkey() as valkey:
+        async with sim_replica("sim-0", SLOW) as replica:
+            await announce(valkey, replica.lease)
+            auth = (("authorization", f"Bearer {await new_key(valkey)}"),)
+            env = environment(valkey.url, **overrides)
+            process = await start(env)
+            async with (
+                grpc.aio.insecure_channel(env["HEADRACE_LISTEN"]) as channel,
+                grpc.aio.insecure_channel(env["HEADRACE_HEALTH_LISTEN"]) as health,
+            ):
+                stub = health_pb2_grpc.HealthStub(health)
+                metrics = f"http://{env['HEADRACE_METRICS_LISTEN']}/metrics"
+                gateway = Running(process, valkey, channel, stub, metrics, auth)
+                try:
+                    await gateway.until_serving()
+                    yield gateway
+                finally:
+                    if process.returncode is None:
+                        process.kill()
+                    await process.wait()
+
+
+async def first_delta(call: Any) -> None:
+    async for event in call:
+        if event.WhichOneof("event") == "delta":
+            return
+
+
+async def test_two_workers_serve_one_port_with_reflection_and_metrics() -> None:
+    async with running(HEADRACE_PROCESSES="2") as gateway:
+        reply = await gateway.inference.Generate(ask(max_tokens=5), metadata=gateway.auth)
+        assert reply.usage.completion_tokens == 5
+        assert len(gateway.workers()) == 2
+        reflect = reflection_pb2_grpc.ServerReflectionStub(gateway.channel).ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        )
+        async for answer in reflect:
+            names = {service.name for service in answer.list_services_response.service}
+        assert {"headrace.v1.Inference", "headrace.v1.Models", "headrace.v1.Sessions"} <= names
+        exposed = gateway.scrape()
+        assert re.search(
+            r'headrace_requests_total\{method="Inference/Generate",outcome="completed"\} 1.0', exposed
+        )
+        for name in ("ttft", "inter_token", "turn", "queue"):
+            assert f'headrace_{name}_seconds_count{{model="{MODEL}"}}' in exposed
+        assert f'headrace_completion_tokens_total{{model="{MODEL}"}} 5.0' in exposed
+        assert "headrace_link_up" in exposed and "headrace_engine_running" in exposed
+
+
+async def test_sigterm_says_not_serving_lets_the_turn_end_and_exits_cleanly() -> None:
+    async with running() as gateway:
+        call = gateway.inference.StreamGenerate(ask(max_tokens=100), metadata=gateway.auth)
+        await first_delta(call)
+        gateway.process.send_signal(signal.SIGTERM)
+        async for reply in gateway.health.Watch(health_pb2.HealthCheckRequest(), timeout=20):
+            if reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                break
+        rest = [event async for event in call]
+        assert rest[-1].WhichOneof("event") == "finished"
+        assert await gateway.process.wait() == 0
+
+
+async def test_a_turn_longer_than_the_grace_is_told_why_it_ends() -> None:
+    async with running(HEADRACE_DRAIN_GRACE="0.2") as gateway:
+        call = gateway.inference.StreamGenerate(ask(max_tokens=2000), metadata=gateway.auth)
+        await first_delta(call)
+        gateway.process.send_signal(signal.SIGTERM)
+        rest = []
+        with pytest.raises(grpc.aio.AioRpcError) as end:
+            async for event in call:
+                rest.append(event)
+        assert rest[-1].error.outcome == "DRAINING" and end.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await gateway.process.wait() == 0
+
+
+async def test_a_killed_worker_is_replaced() -> None:
+    async with running() as gateway:
+        [before] = gateway.workers()
+        before.kill()
+        async for reply in gateway.health.Watch(health_pb2.HealthCheckRequest(), timeout=30):
+            if reply.status == health_pb2.HealthCheckResponse.SERVING and gateway.workers() != [before]:
+                break
+        reply = await gateway.inference.Generate(
+            ask(max_tokens=3), metadata=gateway.auth, wait_for_ready=True, timeout=20
+        )
+        assert reply.usage.completion_tokens == 3
+
+
+async def test_without_redis_running_streams_go_on_and_only_sessions_are_refused() -> None:
+    async with running() as gateway:
+        sessions = sessions_pb2_grpc.SessionsStub(gateway.channel)
+        session = await sessions.Create(sessions_pb2.CreateSessionRequest(), metadata=gateway.auth)
+        call = gateway.inference.StreamGenerate(ask(max_tokens=150), metadata=gateway.auth)
+        await first_delta(call)
+        gateway.valkey.stop()
+        fresh = await gateway.inference.Generate(ask(max_tokens=5), metadata=gateway.auth)
+        assert fresh.usage.completion_tokens == 5
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await gateway.inference.Generate(ask(session=session.id, max_tokens=5), metadata=gateway.auth)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        rest = [event async for event in call]
+        assert rest[-1].WhichOneof("event") == "finished"
+
+
+async def output_of(env: dict[str, str]) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.gateway", env=env, cwd=ROOT, stderr=subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, errors.decode()
+
+
+async def test_redis_away_at_start_is_one_clear_line() -> None:
+    code, errors = await output_of(environment(f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0"))
+    assert code == EXIT_CONFIG and "Traceback" not in errors
+    assert "Redis does not answer" in errors and "HEADRACE_REDIS_URL" in errors
+
+
+async def test_an_evicting_redis_is_refused() -> None:
+    with running_valkey("--maxmemory-policy", "allkeys-lru") as valkey:
+        code, errors = await output_of(environment(valkey.url))
+    assert code == EXIT_CONFIG and "noeviction" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("HEADRACE_PROCESSES", "many", "processes"),
+        ("HEADRACE_LISTEN", "nowhere", "listen"),
+        ("HEADRACE_MODELS", '{"m": "/does/not/exist"}', "/does/not/exist"),
+        ("HEADRACE_SCREEN", '["("]', "screen"),
+    ],
+)
+async def test_a_wrong_setting_is_one_line_that_names_it(name: str, value: str, expected: str) -> None:
+    with running_valkey() as valkey:
+        code, errors = await output_of(environment(valkey.url, **{name: value}))
+    assert code == EXIT_CONFIG and expected in errors and "Traceback" not in errors, errors
