@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from services.text.checkpoint import Checkpoint
 
 REPLACEMENT = "\ufffd"
-LONGEST_CHARACTER = 4  # bytes of UTF-8, and so tokens at most
+LONGEST_CHARACTER = 4  # in bytes of UTF-8, and so in tokens
 
 
 class Decoder(Protocol):
@@ -65,21 +65,27 @@ class WindowDecoder:
 
     def push(self, ids: Sequence[int]) -> str:
         self._ids += ids
-        text = self._undelivered()
-        waiting = len(self._ids) - self._read
-        if text.endswith(REPLACEMENT) and waiting < LONGEST_CHARACTER:
-            return ""
-        if text:
-            del self._ids[: self._read]
-            self._read = len(self._ids)
-        return text
+        last = len(self._ids)
+        # An unfinished character is at most three tokens; a longer run of U+FFFD is what was said.
+        for end in range(last, max(self._read, last - LONGEST_CHARACTER), -1):
+            text = self._text(end)
+            if not text.endswith(REPLACEMENT):
+                return self._deliver(text, end)
+        return self._deliver(self._text(last), last) if last - self._read >= LONGEST_CHARACTER else ""
 
     def flush(self) -> str:
-        text = self._undelivered().rstrip(REPLACEMENT)
+        text = self._text(len(self._ids)).rstrip(REPLACEMENT)
         self._ids, self._read = [], 0
         return text
 
-    def _undelivered(self) -> str:
+    def _text(self, end: int) -> str:
+        """What the ids up to `end` add to those already delivered."""
         before = self._tokenizer.decode(self._ids[: self._read], skip_special_tokens=True)
-        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(self._ids[:end], skip_special_tokens=True)
         return text[len(before) :]
+
+    def _deliver(self, text: str, end: int) -> str:
+        if text:  # tokens without text are no context for the next ones
+            del self._ids[: self._read]
+            self._read = end - self._read
+        return text
