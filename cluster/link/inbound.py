@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.engine.port import Description, EngineRequest, RequestRejected
 from cluster.link.v1 import link_pb2 as pb
@@ -75,7 +76,7 @@ def check_ids(submit: pb.Submit, vocab_size: int) -> None:
         raise RequestRejected(f"stop_ids has an id outside the vocabulary of {vocab_size}")
 
 
-def sampling_fields(sampling: pb.Sampling) -> dict[str, float | int]:
+def sampling_fields(sampling: pb.Sampling) -> dict[str, Any]:
     """The fields that are present; absent ones keep the engine request's neutral defaults."""
     fields = {field.name: value for field, value in sampling.ListFields()}
     for name, value in fields.items():

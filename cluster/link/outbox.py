@@ -42,7 +42,7 @@ class Outbox:
         self._filled.set()
 
     def finish(self, id: int, end: Finished) -> None:
-        cause = pb.FinishCause.ValueType(end.cause.value)
+        cause = f"FINISH_CAUSE_{end.cause.name}"
         self._finishes.append(pb.Finish(id=id, cause=cause, stop_id=end.stop_id, detail=end.detail))
         if len(self._finishes) >= MAX_FINISHES:
             self._has_room.clear()

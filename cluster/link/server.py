@@ -177,7 +177,7 @@ class LinkServer:
         await self._board.dead.wait()
         outbox.close()
 
-    def _handlers(self) -> "grpc.GenericRpcHandler[pb.Command, pb.Frame]":
+    def _handlers(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(
             self.connect,
             request_deserializer=pb.Command.FromString,

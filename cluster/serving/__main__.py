@@ -1,0 +1,124 @@
+"""Deploy, inspect or remove a model on a running Ray cluster.
+
+python -m cluster.serving --config FILE.json            deploy and wait until it runs
+python -m cluster.serving --config FILE.json --status   print Serve's status as JSON
+python -m cluster.serving --config FILE.json --delete   drain and remove the model
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cluster.serving.settings import DeploySettings
+
+# Secrets that the file may leave to the environment.
+SECRETS = {"link_token": "HEADRACE_LINK_TOKEN", "redis_url": "HEADRACE_REDIS_URL"}
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        config = load(options.config)
+    except (OSError, ValueError) as error:
+        sys.exit(f"cluster.serving: {options.config}: {brief(error)}")
+    connect(config.ray_address)
+    if options.status:
+        print(json.dumps(status()))
+    elif options.delete:
+        delete(config)
+    else:
+        deploy(config)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="cluster.serving", description="Engine replicas on Ray Serve.")
+    parser.add_argument("--config", type=Path, required=True)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--status", action="store_true", help="print the state of the replicas as JSON")
+    action.add_argument("--delete", action="store_true", help="drain the replicas and remove the model")
+    return parser.parse_args()
+
+
+def load(path: Path) -> DeploySettings:
+    """Raises OSError or ValueError (of which pydantic's and json's errors are kinds)."""
+    document = json.loads(path.read_text())
+    settings = document.get("settings", {})
+    for key, variable in SECRETS.items():
+        if variable in os.environ:
+            settings.setdefault(key, os.environ[variable])
+    return DeploySettings.model_validate(document)
+
+
+def connect(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    try:
+        ray.init(address=address, namespace="headrace", log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        sys.exit(f"cluster.serving: no Ray at {address}: {brief(error)}")
+
+
+def deploy(config: DeploySettings) -> None:
+    from ray import serve
+
+    from cluster.serving.app import build, slug
+
+    serve.start(proxy_location="Disabled")
+    name = slug(config.settings.model)
+    try:
+        serve.run(build(config.settings, config.replicas), name=name, route_prefix=None)
+    except RuntimeError as error:
+        sys.exit(f"cluster.serving: {name} does not start: {cause(str(error))}")
+    print(f"{name} runs with {config.replicas} replicas")
+
+
+def delete(config: DeploySettings) -> None:
+    from ray import serve
+
+    from cluster.serving.app import slug
+
+    serve.delete(slug(config.settings.model))
+
+
+def status() -> dict[str, object]:
+    from ray import serve
+
+    applications = serve.status().applications
+    return {
+        name: {
+            "status": application.status.value,
+            "message": cause(application.message),
+            "deployments": {
+                deployment: {
+                    "status": state.status.value,
+                    "replicas": {str(key): count for key, count in state.replica_states.items()},
+                    "message": cause(state.message),
+                }
+                for deployment, state in application.deployments.items()
+            },
+        }
+        for name, application in applications.items()
+    }
+
+
+def brief(error: Exception) -> str:
+    """One line; of a validation error the fields, never their values."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def cause(message: str) -> str:
+    """The line of Serve's message, a traceback at times, that names the error."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or line.startswith("cluster.")]
+    return (errors or lines or [""])[-1]
+
+
+if __name__ == "__main__":
+    main()

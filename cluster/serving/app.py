@@ -1,0 +1,80 @@
+"""The Ray Serve application: one deployment of engine replicas for one model.
+
+Serve places, checks, replaces and scales the replicas. No token passes through it.
+"""
+
+from pathlib import Path
+
+import ray
+from ray import serve
+
+import cluster
+from cluster.engine.health import Unhealthy
+from cluster.engine.launch import OFFLINE
+from cluster.serving.replica import Replica
+from cluster.serving.settings import NODE, ReplicaSettings
+
+# Time that Serve allows after the drain's grace, for the engine's processes to end.
+SHUTDOWN_MARGIN_S = 15.0
+
+
+class EngineReplica:
+    """A Serve replica. Serve awaits `__init__` for as long as it takes and `__del__` as the drain."""
+
+    async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]
+        # mypy: Serve, unlike Python, awaits a constructor.
+        host = ray.util.get_node_ip_address() if settings.host == NODE else settings.host
+        unique = serve.get_replica_context().replica_id.unique_id
+        self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host)
+
+    async def check_health(self) -> None:
+        """Three failures in a row and Serve replaces the replica. Raises Unhealthy."""
+        self._replica.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return self._replica.stats()
+
+    async def address(self) -> str:
+        return self._replica.address
+
+    async def __del__(self) -> None:
+        replica: Replica | None = self.__dict__.get("_replica")
+        if replica is not None:
+            await replica.drain()
+
+
+def build(settings: ReplicaSettings, replicas: int) -> serve.Application:
+    """The application of one model. Each model has its own, so that their roll-outs do not touch."""
+    deployment = serve.deployment(
+        EngineReplica,
+        name=slug(settings.model),
+        num_replicas=replicas,
+        ray_actor_options=actor_options(settings),
+        # Requests come over the link; what Serve routes here is at most a question for the address.
+        max_ongoing_requests=100,
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=settings.drain_grace_s + SHUTDOWN_MARGIN_S,
+        graceful_shutdown_wait_loop_s=0.1,
+        max_constructor_retry_count=2,
+    )
+    return deployment.bind(settings)
+
+
+def actor_options(settings: ReplicaSettings) -> dict[str, object]:
+    # The code of this package, for clusters whose workers do not have it installed.
+    path = str(Path(cluster.__file__).parents[1])
+    env = OFFLINE | {"PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {
+        "num_cpus": settings.num_cpus,
+        "num_gpus": settings.num_gpus,
+        "runtime_env": {"env_vars": env},
+    }
+
+
+def slug(model: str) -> str:
+    """A model name as Serve, Redis keys and logs take it."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
+
+
+__all__ = ["EngineReplica", "Unhealthy", "build", "slug"]

@@ -1,0 +1,55 @@
+"""What a replica and its deployment are told. Unknown keys are refused; secrets do not print."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
+
+from cluster.engine.health import HealthLimits
+from cluster.engine.launch import VllmSettings
+from cluster.engine.sim import SimSettings
+
+NODE = "node"
+
+
+class ReplicaSettings(BaseModel):
+    """One replica. Every replica of a deployment gets the same settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, max_length=128, description="name by which gateways ask for it")
+    revision: str = ""
+    engine: Literal["vllm", "sim"] = "vllm"
+    vllm: VllmSettings | None = None
+    sim: SimSettings = Field(default_factory=SimSettings)
+    capacity: PositiveInt = Field(default=256, description="turns accepted at most, running and waiting")
+    link_token: SecretStr = Field(min_length=1, description="shared secret of gateways and replicas")
+    redis_url: SecretStr = Field(min_length=1)
+    host: str = Field(default=NODE, description='address to listen on; "node" is the Ray node\'s')
+    port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
+    lease_ttl_ms: PositiveInt = 3000
+    lease_renew_ms: PositiveInt = 1000
+    drain_grace_s: NonNegativeFloat = 30.0
+    start_timeout_s: PositiveInt = Field(default=1800, description="for loading and the first canary")
+    health: HealthLimits = Field(default_factory=HealthLimits)
+    num_cpus: NonNegativeFloat = Field(default=1.0, description="CPUs that Ray sets aside for a replica")
+    num_gpus: NonNegativeFloat = Field(default=0.0, description="GPUs of a replica; its shards need one each")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.engine == "vllm" and self.vllm is None:
+            raise ValueError("engine vllm needs the section vllm")
+        if self.lease_renew_ms * 2 > self.lease_ttl_ms:
+            raise ValueError("lease_ttl_ms is below two renewals: one lost renewal would end the lease")
+        if self.vllm is not None and 0 < self.num_gpus < self.vllm.shards:
+            raise ValueError(f"num_gpus is below the {self.vllm.shards} shards of the engine")
+        return self
+
+
+class DeploySettings(BaseModel):
+    """The file that `python -m cluster.serving --config` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ray_address: str = Field(min_length=1)
+    replicas: PositiveInt = 1
+    settings: ReplicaSettings

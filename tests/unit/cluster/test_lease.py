@@ -1,0 +1,85 @@
+"""Leases against a real valkey-server."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from dataclasses import asdict
+
+import pytest
+from redis.asyncio import Redis
+
+from cluster.engine.health import SystemClock
+from cluster.serving.lease import REPLICAS, Lease, LeaseRecord, lease_key, open_redis
+from tests.support.valkey import running_valkey, valkey_client, valkey_server, valkey_url  # noqa: F401
+
+RECORD = LeaseRecord(
+    replica="r-1",
+    address="127.0.0.1:7001",
+    model="m",
+    revision="",
+    epoch=5,
+    capacity=64,
+    engine="sim",
+    context_length=2048,
+)
+
+
+class StepClock(SystemClock):
+    """A clock whose sleep lasts until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.asleep = asyncio.Event()
+        self._go = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.asleep.set()
+        await self._go.wait()
+        self._go.clear()
+
+    async def tick(self) -> None:
+        await self.asleep.wait()
+        self.asleep.clear()
+        self._go.set()
+        await self.asleep.wait()
+
+
+def lease_on(redis: Redis, clock: SystemClock) -> Lease:
+    return Lease(redis, RECORD, ttl_ms=3000, renew_ms=1000, clock=clock)
+
+
+async def test_a_lease_is_written_renewed_and_withdrawn(valkey_url: str) -> None:  # noqa: F811
+    redis, clock = open_redis(valkey_url), StepClock()
+    lease = lease_on(redis, clock)
+    await lease.hold()
+    assert json.loads(await redis.get(lease_key("r-1"))) == asdict(RECORD)
+    assert await redis.smembers(REPLICAS) == {b"r-1"}
+    assert 2000 < await redis.pttl(lease_key("r-1")) <= 3000
+    await redis.flushall()
+    await clock.tick()
+    assert await redis.exists(lease_key("r-1"))
+    assert await redis.smembers(REPLICAS) == {b"r-1"}
+    await lease.release()
+    assert await redis.keys("*") == []
+    await redis.aclose()
+
+
+async def test_a_lease_outlives_an_absent_redis(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cluster.serving.lease")
+    with running_valkey() as server:
+        redis = open_redis(server.url)
+        lease = lease_on(redis, StepClock())
+        assert await lease.renew()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            assert not await lease.renew()
+            assert not await lease.renew()
+            await lease.release()
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        lease = lease_on(redis, StepClock())
+        assert await lease.renew()
+        await redis.aclose()
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("not renewed" in message for message in messages) == 1
