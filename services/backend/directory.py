@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.backend.link import Link, LinkState
@@ -40,6 +41,13 @@ class Directory:
     def context_length(self, model: str) -> int | None:
         """Tokens that every live replica of the model can hold; None if there is none."""
         return min((link.context_length for link in self.links(model)), default=None)
+
+    async def settle(self, seconds: float) -> None:
+        """Returns when every known replica was tried once, or after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for link in self.links():
+                    await link.tried.wait()
 
     async def watch(self) -> None:
         while True:

@@ -55,6 +55,7 @@ class Link:
         self.was_up = False  # since the last call of serve()
         self._hello = pb.Hello(gateway=gateway, token=token)
         self._on_state = on_state
+        self.tried = asyncio.Event()  # set once the first attempt to connect came to an end
         self._heard = float("-inf")
         self._sinks: dict[int, Sink] = {}
         self._last_id = 0
@@ -174,6 +175,8 @@ class Link:
             sink.ended(Cause.LOST, "the link to the replica broke")
 
     def _set(self, state: LinkState) -> None:
+        if state is not LinkState.CONNECTING:
+            self.tried.set()
         if state is not self.state:
             self.state = state
             self._on_state(state)

@@ -57,7 +57,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         limits = deps.limits()
         ask = validate_count(request, limits)
         session = await pipeline.remember(ask, tenant, deps)
-        prompt = deps.models[ask.model].renderer.prompt(pipeline.conversation(ask, session))
+        prompt = await pipeline.render(pipeline.conversation(ask, session), deps.models[ask.model])
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )

@@ -26,6 +26,7 @@ from services.routing.least_wait import choose
 from services.sessions.port import Session
 from services.telemetry import metrics
 
+LONG_PROMPT = 20_000  # characters
 MAX_ROUTES = 3  # replicas tried for a turn of which nothing was generated yet
 
 FINISHED = {Cause.STOP: FinishReason.STOP, Cause.LENGTH: FinishReason.LENGTH}
@@ -64,7 +65,8 @@ async def _run(call: Call, deps: Deps, turn: Turn, held: AsyncExitStack) -> None
     session = await remember(ask, tenant, deps)
     deps.screen.check(ask.messages)
     model = deps.models[ask.model]
-    order = prepare(ask, session, model, deps, turn, tenant)
+    prompt = await render(conversation(ask, session), model)
+    order = bound(ask, prompt, model, deps, turn, tenant)
     turn.start(len(order.prompt))
     model.meter.prompt.inc(len(order.prompt))
     ending = await generate(order, ask, model, deps, turn)
@@ -80,18 +82,20 @@ def conversation(ask: Ask, session: Session | None) -> tuple[Message, ...]:
     return ask.messages if session is None else session.messages + ask.messages
 
 
-def prepare(
-    ask: Ask, session: Session | None, model: ServedModel, deps: Deps, turn: Turn, tenant: Tenant
-) -> Order:
-    """Renders the prompt and bounds the output. Raises InvalidRequest if they do not fit the context."""
-    prompt = model.renderer.prompt(conversation(ask, session))
-    max_tokens = fit(
-        ask, len(prompt), deps.limits()[ask.model].context_length, deps.settings.default_max_tokens
-    )
+async def render(messages: tuple[Message, ...], model: ServedModel) -> list[int]:
+    """The prompt's token ids. Long ones are encoded in a thread, about 1 us per token, so that streams go on."""
+    if sum(len(message.text) for message in messages) < LONG_PROMPT:
+        return model.renderer.prompt(messages)
+    return await asyncio.to_thread(model.renderer.prompt, messages)
+
+
+def bound(ask: Ask, prompt: list[int], model: ServedModel, deps: Deps, turn: Turn, tenant: Tenant) -> Order:
+    """What the engine is asked for. Raises InvalidRequest if prompt and output exceed the context."""
+    context_length = deps.limits()[ask.model].context_length
     return Order(
         turn=turn.id,
         prompt=prompt,
-        max_tokens=max_tokens,
+        max_tokens=fit(ask, len(prompt), context_length, deps.settings.default_max_tokens),
         min_tokens=ask.min_tokens,
         stop_ids=model.checkpoint.stop_ids,
         sampling=model.with_defaults(ask.sampling),

@@ -21,6 +21,7 @@ from services.gateway.settings import GatewaySettings
 from services.telemetry import logs, metrics
 
 BEAT = 1.0  # seconds
+CONNECT = 2.0  # seconds for the links to the known replicas, before callers come
 LAST_WORDS = 1.0  # seconds for readers to take their terminal event
 
 
@@ -34,6 +35,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     server = build_server(deps)
     bind(server, settings)
     await deps.directory.refresh()
+    await deps.directory.settle(CONNECT)
     deps.tasks.start(deps.directory.watch(), "directory")
     deps.tasks.start(gauge(deps), "gauges")
     await server.start()

@@ -144,7 +144,7 @@ async def test_two_workers_serve_one_port_with_reflection_and_metrics() -> None:
     async with running(HEADRACE_PROCESSES="2") as gateway:
         reply = await gateway.inference.Generate(ask(max_tokens=5), metadata=gateway.auth)
         assert reply.usage.completion_tokens == 5
-        assert len(gateway.workers()) == 2
+        assert len(gateway.workers()) == 2  # both are started before the first is ready
         reflect = reflection_pb2_grpc.ServerReflectionStub(gateway.channel).ServerReflectionInfo(
             iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         )

@@ -27,7 +27,7 @@ from services.sessions.memory import MemorySessionStore
 from services.tenancy.keys import mint
 from services.tenancy.memory import MemoryKeyStore
 
-CHECKPOINT = Path.home() / ".cache/headrace/smollm2-135m"
+CHECKPOINT = Path(__file__).parent.parent / "golden" / "smollm2"
 MODEL = "smollm2-135m"
 TOKEN = "link-token-of-the-tests"
 PEPPER = "pepper-of-the-tests"
