@@ -27,7 +27,7 @@ class VllmSettings(BaseModel):
     dtype: str = Field(default="auto", description='"auto" is float32 on CPUs')
     kv_cache_gib: PositiveInt = Field(default=1, description="KV cache on CPUs, GiB per shard")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, lt=1)
-    enforce_eager: bool = True
+    enforce_eager: bool | None = Field(default=None, description="no compilation; None is so on CPUs only")
     omp_threads_bind: str = Field(default="auto", description='cores per shard on CPUs, such as "0|1"')
 
     @property

@@ -133,7 +133,7 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
     AsyncLLM starts its output handler when an event loop runs in the constructing thread, so this
     must not be called on one.
     """
-    dtype = "float32" if settings.dtype == "auto" and current_platform.is_cpu() else settings.dtype
+    cpu = current_platform.is_cpu()
     args = AsyncEngineArgs(
         model=settings.checkpoint,
         tensor_parallel_size=settings.tensor_parallel_size,
@@ -141,9 +141,9 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
         distributed_executor_backend="mp" if settings.shards > 1 else None,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
-        dtype=dtype,
+        dtype="float32" if cpu and settings.dtype == "auto" else settings.dtype,
         gpu_memory_utilization=settings.gpu_memory_utilization,
-        enforce_eager=settings.enforce_eager,
+        enforce_eager=cpu if settings.enforce_eager is None else settings.enforce_eager,
         # Prompts arrive as ids and defaults come from the gateway.
         skip_tokenizer_init=True,
         generation_config="vllm",

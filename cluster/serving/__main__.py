@@ -7,6 +7,7 @@ python -m cluster.serving --config FILE.json --delete   drain and remove the mod
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def load(path: Path) -> DeploySettings:
 
 def connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     import ray
 
     try:

@@ -1,0 +1,29 @@
+"""One real vLLM engine for the whole session: starting it is what these tests cost."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.engine_micro import micro_settings
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that kills the engine comes last, after every test that needs it."""
+    items.sort(key=lambda item: "kill" in item.name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def llm() -> "AsyncIterator[AsyncLLM]":
+    settings: Any = micro_settings()
+    import asyncio
+
+    from cluster.engine.vllm import open_llm
+
+    llm = await asyncio.to_thread(open_llm, settings)
+    yield llm
+    await asyncio.to_thread(llm.shutdown)
