@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -109,7 +110,7 @@ def summary(results: list[tuple[Times, int]], seconds: float, client_cpu: float)
         "messages": sum(len(times) - 1 for times, _ in results),
         "ttft": percentiles([times[1] - times[0] for times, _ in results if len(times) > 1]),
         "inter_token": percentiles(
-            [b - a for times, _ in results for a, b in zip(times[1:], times[2:], strict=False)]
+            [b - a for times, _ in results for a, b in pairwise(times[1:])]
         ),
         "client_cpu_us_per_token": client_cpu / tokens * 1e6,
         "wall": seconds,
@@ -118,7 +119,9 @@ def summary(results: list[tuple[Times, int]], seconds: float, client_cpu: float)
 
 def percentiles(values: list[float]) -> dict[str, float]:
     ranked = sorted(values) or [0.0]
-    return {name: ranked[min(len(ranked) - 1, int(len(ranked) * q))] for name, q in (("p50", 0.5), ("p99", 0.99))}
+    return {
+        name: ranked[min(len(ranked) - 1, int(len(ranked) * q))] for name, q in (("p50", 0.5), ("p99", 0.99))
+    }
 
 
 def main() -> None:
