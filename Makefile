@@ -30,7 +30,7 @@ check: dev ## lint, types, import rules, generated code
 	deploy/generate --check
 
 test: dev ## unit and contract tests, then the real engine, then the whole stack
-	pytest tests/unit tests/contract
+	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest -m engine tests/engine
 	pytest -m cluster tests/cluster tests/system
 

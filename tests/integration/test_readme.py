@@ -1,0 +1,36 @@
+"""What README shows is what happens."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from services.core.errors import HeadraceError
+from services.gateway.boundary import CODES
+from tests.support.gateway import running_gateway
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+async def test_the_python_example_streams_an_answer() -> None:
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    async with running_gateway(default_max_tokens=20) as endpoint:
+        example = example.replace("127.0.0.1:50051", endpoint.address).replace("hr_local_...", endpoint.key)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", example, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        output, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    assert len(output.decode().split()) > 3
+
+
+def test_the_status_table_names_every_refusal() -> None:
+    internal = {"OK", "INTERNAL", "CANCELLED"}
+    codes = {CODES[kind.outcome].name for kind in HeadraceError.__subclasses__()} - internal
+    assert codes == set(re.findall(r"^\| ([A-Z_]+) \|", README, re.MULTILINE))
+
+
+def test_readme_is_short() -> None:
+    assert README.count("\n") <= 200
