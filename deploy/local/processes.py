@@ -1,6 +1,7 @@
 """Starting processes that outlive us, and ending exactly those."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -85,18 +86,17 @@ def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
             continue
 
 
+CAUSE = re.compile(r"(?<![\w.])[\w.]*(?:Error|Exception): \S.*")
+COMPLAINT = re.compile(r"^(?:ERROR|FATAL|error:)| ERROR | FATAL ")
+
+
 def last_words(log: Path) -> str:
-    """The line of a log that most likely names the cause: its last error, or else its last line."""
+    """What most likely names the cause: the last exception, or the last complaint, or the last line."""
     try:
         lines = log.read_text(errors="replace")[-200_000:].splitlines()
     except FileNotFoundError:
         return "it left no log"
     lines = [line.strip() for line in lines if line.strip()]
-    named = [line for line in lines if _names_a_cause(line)]
-    return (named or lines or ["its log is empty"])[-1][:400]
-
-
-def _names_a_cause(line: str) -> bool:
-    head = line.split(":", 1)[0]
-    is_exception = head.endswith(("Error", "Exception")) and ":" in line
-    return is_exception or " ERROR " in line or line.startswith(("ERROR", "FATAL", "error:"))
+    causes = [found[0] for line in lines if (found := CAUSE.search(line))]
+    complaints = [line for line in lines if COMPLAINT.search(line)]
+    return (causes or complaints or lines or ["its log is empty"])[-1][:400]

@@ -1,5 +1,6 @@
 """The stages of a bring-up, in their order. Each starts at most one process and waits until it answers."""
 
+import json
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 RAY_LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
 OBJECT_STORE = 128 << 20  # bytes; tokens do not travel through Ray's object store
 REFUSED = 4  # exit code of the headrace command, see services/cli/exits.py
+HEADRACE = [sys.executable, "-m", "services.cli"]
 TRY_AGAIN = "run `headrace doctor`, then `headrace up` again"
 
 
@@ -95,19 +97,31 @@ def engine(run: Run, stage: Stage) -> None:
     if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
         log = run.log("engine")
         do = f"see {run.log('replica')} too; {TRY_AGAIN}"
-        raise StageFailed(engine_cause(run), log=str(log), do=do)
+        raise StageFailed(engine_cause(run, argv), log=str(log), do=do)
     stage.note = f"one {run.stack.engine} replica of {run.stack.model}"
 
 
-def engine_cause(run: Run) -> str:
-    """Why a replica died stands in the replica's own log, which goes with Ray's folder: keep it."""
-    logs = sorted(
-        Path(run.stack.scratch).glob("session_latest/logs/serve/replica_*.log"), key=os.path.getmtime
-    )
-    if logs:
-        run.log("replica").write_bytes(logs[-1].read_bytes())
-        return f"{last_words(run.log('engine'))} (replica: {last_words(logs[-1])})"
-    return last_words(run.log("engine"))
+def engine_cause(run: Run, argv: list[str]) -> str:
+    """Why the replica died: what Serve was told, and what the engine's own log says last."""
+    kept = keep_replica_log(run)
+    words = f" ({last_words(kept)})" if kept else ""
+    if run.finish("engine-status", [*argv, "--status"], 60, ray_environment(run)) != 0:
+        return last_words(run.log("engine")) + words
+    applications = json.loads(run.log("engine-status").read_text().splitlines()[-1])
+    messages = [d["message"] for app in applications.values() for d in app["deployments"].values()]
+    return "; ".join(filter(None, messages)) + words
+
+
+def keep_replica_log(run: Run) -> Path | None:
+    """The engine writes to its Ray worker's logs, which go with Ray's folder: keep those that tell of errors."""
+    logs = sorted(Path(run.stack.scratch, "session_latest/logs").glob("worker-*"), key=os.path.getmtime)
+    # Serve's own actors belong to no job; what they write repeats the replica's end without its cause.
+    texts = [log.read_text(errors="replace") for log in logs if "-ffffffff-" not in log.name]
+    told = [text for text in texts if "Error" in text]
+    if not told:
+        return None
+    run.log("replica").write_text("".join(told))
+    return run.log("replica")
 
 
 def gateway(run: Run, stage: Stage) -> None:
@@ -122,32 +136,28 @@ def gateway(run: Run, stage: Stage) -> None:
 
 
 def key(run: Run, stage: Stage) -> None:
-    if run.home.api_key.exists() and ask(run) != REFUSED:
+    if run.home.api_key.exists():
         stage.note = f"kept in {run.home.api_key}"
         return
-    argv = [
-        *HEADRACE,
-        "keys",
-        "create",
-        "--tenant",
-        "local",
-        "--name",
-        "local",
-        "--to",
-        str(run.home.api_key),
-    ]
-    config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
-    if run.finish("key", argv, 60, config) != 0:
-        raise StageFailed(last_words(run.log("key")), log=str(run.log("key")), do=TRY_AGAIN)
+    mint(run)
     stage.note = f"written to {run.home.api_key}"
 
 
-HEADRACE = [sys.executable, "-m", "services.cli"]
+def mint(run: Run) -> None:
+    argv = [*HEADRACE, "keys", "create", "--tenant", "local", "--name", "local"]
+    argv += ["--to", str(run.home.api_key)]
+    config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
+    if run.finish("key", argv, 60, config) != 0:
+        raise StageFailed(last_words(run.log("key")), log=str(run.log("key")), do=TRY_AGAIN)
 
 
 def first_token(run: Run, stage: Stage) -> None:
     """A real token through everything: what a health check alone does not show."""
-    if ask(run) != 0:
+    code = ask(run)
+    if code == REFUSED:  # the kept key is of a store that is no more
+        mint(run)
+        code = ask(run)
+    if code != 0:
         log = run.log("first-token")
         raise StageFailed(last_words(log), log=str(log), do=f"see {run.log('gateway')} too; {TRY_AGAIN}")
     stage.note = "one real token came through the gateway"
