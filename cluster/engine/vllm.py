@@ -8,6 +8,7 @@ named in this file and held by the contract test against reference.py.
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -133,6 +134,9 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
     AsyncLLM starts its output handler when an event loop runs in the constructing thread, so this
     must not be called on one.
     """
+    if not (Path(settings.checkpoint) / "config.json").is_file():
+        # vLLM would take the path for a name on the hub and complain of its characters.
+        raise FileNotFoundError(f"{settings.checkpoint} is no checkpoint folder: it has no config.json")
     cpu = current_platform.is_cpu()
     args = AsyncEngineArgs(
         model=settings.checkpoint,

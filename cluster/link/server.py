@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from cluster.engine.port import Cause, Finished, RequestRejected
 from cluster.link.inbound import to_request
@@ -101,6 +102,7 @@ class LinkServer:
         """Listen and return "host:port"; port 0 takes a free one. Raises OSError when it is taken."""
         self._server = grpc.aio.server(options=options(self._board.engine.description.context_length))
         self._server.add_generic_rpc_handlers((self._handlers(),))
+        host = f"[{host}]" if ":" in host else host
         try:
             bound = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -180,7 +182,7 @@ class LinkServer:
     def _handlers(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(
             self.connect,
-            request_deserializer=pb.Command.FromString,
+            request_deserializer=parse,
             response_serializer=pb.Frame.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Connect": handler})
@@ -194,6 +196,14 @@ async def read(connection: Connection, commands: AsyncIterator[pb.Command]) -> N
             await connection.outbox.room()
     finally:
         connection.outbox.close()
+
+
+def parse(data: bytes) -> pb.Command:
+    """Bytes that are no Command become the empty one, which breaks the rules like any other."""
+    try:
+        return pb.Command.FromString(data)
+    except DecodeError:
+        return pb.Command()
 
 
 def broken_rule(reading: asyncio.Task[None]) -> ProtocolError | None:

@@ -72,7 +72,8 @@ class Switchboard:
         self.death = ""
         self._sinks: dict[int, Sink] = {}
         self._connections = count(1)
-        self._probes = count(1)
+        self._probe_ids = count(1)
+        self._probing = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._pump: asyncio.Task[None] | None = None
@@ -119,11 +120,13 @@ class Switchboard:
         """Generate one token through the scheduler that serves everyone; raises EngineDead."""
         if self.dead.is_set():
             raise EngineDead(self.death)
-        probe, id = Probe(), next(self._probes)
+        probe, id = Probe(), next(self._probe_ids)
+        self._probing += 1
         try:
             await self._start(probe, EngineRequest(id=id, prompt=[1], max_tokens=1, temperature=0))
             await probe.done
         finally:
+            self._probing -= 1
             await self.cancel([id])
 
     async def idle(self) -> None:
@@ -138,7 +141,8 @@ class Switchboard:
             return Cause.ENGINE
         if self.draining:
             return Cause.DRAINING
-        return Cause.FULL if len(self._sinks) >= self.capacity else None
+        # A canary on the board must not cost a turn its place.
+        return Cause.FULL if len(self._sinks) - self._probing >= self.capacity else None
 
     async def _start(self, sink: Sink, request: EngineRequest) -> None:
         # The sink stands before the engine knows the turn: a step may end while submit awaits.

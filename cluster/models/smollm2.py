@@ -18,6 +18,9 @@ from pathlib import Path
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONTEXT_LENGTH = 8192
+# What the model card's example draws with; at temperature 1 so small a model wanders off.
+SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+RECIPE = f"{GGUF_SHA256}/2"  # counts up when `convert` writes something else from the same weights
 MANIFEST = "manifest.json"
 
 
@@ -42,6 +45,12 @@ def find_gguf() -> Path:
     return path
 
 
+def recipe_of(folder: Path) -> str | None:
+    """How the folder was made; None if there is none, or an incomplete one."""
+    manifest = folder / MANIFEST
+    return json.loads(manifest.read_text())["source"] if manifest.is_file() else None
+
+
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -53,10 +62,11 @@ def prepare(target: Path, *, full: bool = False) -> Path:
     With `full`, the digest of every file is compared on reuse, else its size and time only.
     Raises CheckpointError when the source is missing or a file of the folder was changed.
     """
-    if (target / MANIFEST).is_file():
+    if recipe_of(target) == RECIPE:
         verify(target, full=full)
         return target
     gguf = find_gguf()
+    shutil.rmtree(target, ignore_errors=True)
     with staged(target) as stage:
         convert(gguf, stage)
     return target
@@ -105,12 +115,12 @@ def convert(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
+    GenerationConfig(eos_token_id=end, pad_token_id=end, **SAMPLING).save_pretrained(folder)
 
 
 def write_manifest(folder: Path) -> None:
     files = {path.name: entry(path) for path in files_of(folder)}
-    (folder / MANIFEST).write_text(json.dumps({"source": GGUF_SHA256, "files": files}, indent=1))
+    (folder / MANIFEST).write_text(json.dumps({"source": RECIPE, "files": files}, indent=1))
 
 
 def entry(path: Path) -> dict[str, str | int]:

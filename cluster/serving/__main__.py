@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ SECRETS = {"link_token": "HEADRACE_LINK_TOKEN", "redis_url": "HEADRACE_REDIS_URL
 
 def main() -> None:
     options = arguments()
+    # Serve reports its progress on the terminal; one line of result is what a script can use.
+    logging.disable(logging.INFO)
     try:
         config = load(options.config)
     except (OSError, ValueError) as error:
@@ -56,13 +59,20 @@ def load(path: Path) -> DeploySettings:
 
 def connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     import ray
 
     try:
+        knock(address)
         ray.init(address=address, namespace="headrace", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"cluster.serving: no Ray at {address}: {brief(error)}")
+
+
+def knock(address: str) -> None:
+    """Raise OSError when nobody listens on "host:port": Ray itself would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def deploy(config: DeploySettings) -> None:
@@ -75,8 +85,16 @@ def deploy(config: DeploySettings) -> None:
     try:
         serve.run(build(config.settings, config.replicas), name=name, route_prefix=None)
     except RuntimeError as error:
-        sys.exit(f"cluster.serving: {name} does not start: {cause(str(error))}")
+        sys.exit(f"cluster.serving: {name} does not start: {why(name) or cause(str(error))}")
     print(f"{name} runs with {config.replicas} replicas")
+
+
+def why(name: str) -> str:
+    """The cause as the deployment tells it: the application only says that a deployment failed."""
+    from ray import serve
+
+    states = serve.status().applications[name].deployments.values()
+    return next((text for state in states if (text := cause(state.message))), "")
 
 
 def delete(config: DeploySettings) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from cluster.engine.health import Health, SystemClock, Unhealthy
@@ -52,11 +53,10 @@ class Replica:
         taken; nothing stays behind then.
         """
         replica = cls(settings, name, await start_engine(settings))
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(replica.drain, grace_s=0)
             await replica._open(host)
-        except BaseException:
-            await replica.drain(grace_s=0)
-            raise
+            undo.pop_all()
         return replica
 
     def check(self) -> None:

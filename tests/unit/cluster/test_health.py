@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from cluster.engine.health import Health, HealthLimits, Unhealthy
-from cluster.engine.port import EngineDead, Load
+from cluster.engine.port import EngineDead, EngineRequest, Load
+from cluster.engine.sim import SimEngine
 
 LIMITS = HealthLimits(canary_period_s=5, canary_timeout_s=20, canary_queued_timeout_s=120, stall_s=30)
 
@@ -106,3 +107,18 @@ async def test_canaries_come_by_period() -> None:
         await asyncio.sleep(0)
     assert bench.probes == [0, 5, 10, 15]
     running.cancel()
+
+
+async def test_a_hanging_engine_is_a_stall_until_it_goes_on() -> None:
+    bench, engine = Bench(), SimEngine()
+    health = Health(bench.probe, engine.load, LIMITS, bench)
+    engine.hang = True
+    await engine.submit(EngineRequest(id=1, prompt=[1], max_tokens=5))
+    stepping = asyncio.create_task(engine.step())
+    health.check()
+    bench.now = 31
+    with pytest.raises(Unhealthy, match="1 turns"):
+        health.check()
+    engine.resume()
+    await stepping
+    health.check()

@@ -10,7 +10,7 @@ from cluster.engine.port import Cause
 from cluster.engine.sim import SimTiming, expected_tokens
 from cluster.link.outbox import Outbox
 from cluster.link.v1 import link_pb2 as pb
-from tests.support.engine_link import Gateway, running_replica
+from tests.support.engine_link import TOKEN, Gateway, running_replica
 
 PROMPT = [11, 12, 13]
 # Slow enough that a turn of thousands of tokens outlives any test.
@@ -81,6 +81,19 @@ async def test_a_full_replica_says_so() -> None:
         await gateway.finished(1)
         await gateway.submit(4, PROMPT, 2)
         assert (await gateway.finished(4)).finishes[4].cause == pb.FINISH_CAUSE_LENGTH
+
+
+async def test_a_canary_takes_no_place() -> None:
+    async with running_replica(capacity=1) as replica, replica.gateway() as gateway:
+        replica.engine.hang = True
+        probing = asyncio.create_task(replica.board.probe())
+        await gateway.submit(1, PROMPT, 3)
+        await gateway.ping(1)
+        await gateway.until(lambda ledger: ledger.frames[-1].HasField("pong"))
+        replica.engine.resume()
+        ledger = await gateway.finished(1)
+        await probing
+    assert ledger.finishes[1].cause == pb.FINISH_CAUSE_LENGTH
 
 
 @pytest.mark.parametrize(
@@ -230,8 +243,12 @@ async def test_garbage_ends_only_its_own_stream() -> None:
     async with running_replica() as replica, replica.gateway() as gateway:
         async with grpc.aio.insecure_channel(replica.address) as channel:
             call = channel.stream_stream("/headrace.link.v1.EngineLink/Connect")()
+            hello = pb.Command(hello=pb.Hello(token=TOKEN))
+            await call.write(hello.SerializeToString())
+            await call.read()
             await call.write(b"\xff\xff\xff\xff")
             with pytest.raises(grpc.aio.AioRpcError):
                 await call.read()
+            assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
         await gateway.submit(1, PROMPT, 5)
         assert (await gateway.finished(1)).tokens[1] == expected_tokens(PROMPT, 5)
