@@ -134,6 +134,8 @@ class LinkServer:
         connection = Connection(self._board)
         outbox = connection.outbox
         self._outboxes.add(outbox)
+        if self._board.draining:
+            outbox.draining(0)
         reading = asyncio.create_task(read(connection, commands), name=f"commands of {gateway}")
         dying = asyncio.create_task(self._close_with_engine(outbox), name=f"engine of {gateway}")
         try:

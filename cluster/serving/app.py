@@ -9,7 +9,6 @@ import ray
 from ray import serve
 
 import cluster
-from cluster.engine.health import Unhealthy
 from cluster.engine.launch import OFFLINE
 from cluster.serving.replica import Replica
 from cluster.serving.settings import NODE, ReplicaSettings
@@ -75,6 +74,3 @@ def actor_options(settings: ReplicaSettings) -> dict[str, object]:
 def slug(model: str) -> str:
     """A model name as Serve, Redis keys and logs take it."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
-
-
-__all__ = ["EngineReplica", "Unhealthy", "build", "slug"]

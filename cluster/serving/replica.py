@@ -49,7 +49,7 @@ class Replica:
     async def start(cls, settings: ReplicaSettings, name: str, host: str) -> Self:
         """Load the engine, prove that it generates, listen on `host`, and tell the gateways.
 
-        Raises EngineDead or Unhealthy when the engine does not generate, OSError when the port is
+        Raises EngineDead or TimeoutError when the engine does not generate, OSError when the port is
         taken; nothing stays behind then.
         """
         replica = cls(settings, name, await start_engine(settings))
@@ -93,7 +93,7 @@ class Replica:
 
     async def _open(self, host: str) -> None:
         self.board.start()
-        async with asyncio.timeout(self.settings.start_timeout_s):
+        async with asyncio.timeout(self.settings.first_token_timeout_s):
             await self.board.probe()
         self.address = await self._server.start(host, self.settings.port)
         self._lease = self._new_lease()

@@ -29,7 +29,7 @@ class ReplicaSettings(BaseModel):
     lease_ttl_ms: PositiveInt = 3000
     lease_renew_ms: PositiveInt = 1000
     drain_grace_s: NonNegativeFloat = 30.0
-    start_timeout_s: PositiveInt = Field(default=1800, description="for loading and the first canary")
+    first_token_timeout_s: PositiveInt = Field(default=600, description="for the first canary, once loaded")
     health: HealthLimits = Field(default_factory=HealthLimits)
     num_cpus: NonNegativeFloat = Field(default=1.0, description="CPUs that Ray sets aside for a replica")
     num_gpus: NonNegativeFloat = Field(default=0.0, description="GPUs of a replica; its shards need one each")
