@@ -18,9 +18,10 @@ from pathlib import Path
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONTEXT_LENGTH = 8192
-# What the model card's example draws with; at temperature 1 so small a model wanders off.
-SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
-RECIPE = f"{GGUF_SHA256}/2"  # counts up when `convert` writes something else from the same weights
+# Greedy where a request says nothing. Asked for the capital of France, this model and quantization said
+# Paris in 45 of 60 answers at temperature 0.2 and top_p 0.9, the model card's values, and in all greedy ones.
+TEMPERATURE = 0
+RECIPE = f"{GGUF_SHA256}/3"  # counts up when `convert` writes something else from the same weights
 MANIFEST = "manifest.json"
 
 
@@ -115,7 +116,8 @@ def convert(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    GenerationConfig(eos_token_id=end, pad_token_id=end, **SAMPLING).save_pretrained(folder)
+    defaults = GenerationConfig(eos_token_id=end, pad_token_id=end).to_diff_dict()
+    (folder / "generation_config.json").write_text(json.dumps(defaults | {"temperature": TEMPERATURE}, indent=1))
 
 
 def write_manifest(folder: Path) -> None:

@@ -86,6 +86,7 @@ def ray_environment(run: Run) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(run.home.ray_token),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 would let everything else on the machine go before the engine
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

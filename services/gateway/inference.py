@@ -40,16 +40,19 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         return answer
 
     async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> None:
-        async with self._turn(request, context) as turn:
-            after = 0
-            while entries := await turn.journal.read(after):
-                after = entries[-1].seq
-                for message in wire.messages(entries):
-                    await context.write(message)
-                    MESSAGES.inc()
-                last = entries[-1].event
-                if isinstance(last, Failed):
-                    raise last.error
+        after = written = 0
+        try:
+            async with self._turn(request, context) as turn:
+                while entries := await turn.journal.read(after):
+                    after = entries[-1].seq
+                    for message in wire.messages(entries):
+                        await context.write(message)
+                        written += 1
+                    last = entries[-1].event
+                    if isinstance(last, Failed):
+                        raise last.error
+        finally:
+            MESSAGES.inc(written)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         deps = self._deps

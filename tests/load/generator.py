@@ -109,9 +109,7 @@ def summary(results: list[tuple[Times, int]], seconds: float, client_cpu: float)
         "tokens_per_s": tokens / (last - first),
         "messages": sum(len(times) - 1 for times, _ in results),
         "ttft": percentiles([times[1] - times[0] for times, _ in results if len(times) > 1]),
-        "inter_token": percentiles(
-            [b - a for times, _ in results for a, b in pairwise(times[1:])]
-        ),
+        "inter_token": percentiles([b - a for times, _ in results for a, b in pairwise(times[1:])]),
         "client_cpu_us_per_token": client_cpu / tokens * 1e6,
         "wall": seconds,
     }

@@ -1,0 +1,148 @@
+"""The product as a newcomer gets it: `headrace up` with SmolLM2 on real vLLM, Ray and Valkey."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+
+from services.client import Client, Delta, Finished, HeadraceError, Sampling
+from tests.support.valkey import free_port
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+ROOT = Path(__file__).parent.parent.parent
+GREEDY = Sampling(temperature=0)
+
+
+@dataclass(slots=True)
+class Up:
+    home: Path
+    env: dict[str, str]
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-m", "services.cli", *words]
+        return subprocess.run(argv, env=self.env, text=True, capture_output=True, cwd=ROOT, timeout=400)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.home / "stack.json").read_text()))
+
+    def pid(self, name: str) -> int:
+        return next(process["pid"] for process in self.record["processes"] if process["name"] == name)
+
+    def client(self) -> Client:
+        return Client(self.record["endpoint"], (self.home / "api-key").read_text().strip())
+
+    def engine_cores(self) -> list[psutil.Process]:
+        family = psutil.Process(self.pid("ray")).children(recursive=True)
+        return [one for one in family if "VLLM::EngineCore" in " ".join(one.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    home = tmp_path_factory.mktemp("headrace")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    up = Up(home, kept | {"HEADRACE_HOME": str(home)})
+    started = up.run("up", "--model", "smollm2-135m", "--port", str(free_port()))
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield up
+    finally:
+        before = psutil.Process(up.pid("ray")).children(recursive=True) if (home / "stack.json").exists() else []
+        up.run("down")
+    assert not [one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+async def running_turns(client: Client) -> int:
+    [model] = await client.models()
+    return sum(replica.running + replica.waiting for replica in model.replicas)
+
+
+async def until_served(client: Client, seconds: float) -> None:
+    """Asks until a turn completes: what a caller with retries would do."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                await client.generate("hi", max_tokens=1)
+                return
+            except HeadraceError as error:
+                await asyncio.sleep(error.retry_after or 0.5)
+
+
+def test_the_capital_of_france(stack: Up) -> None:
+    answer = stack.run("chat", "--temperature", "0", "What is the capital of France?")
+    assert answer.returncode == 0 and "Paris" in answer.stdout, answer.stderr
+
+
+def test_status_and_a_second_up(stack: Up) -> None:
+    status = json.loads(stack.run("status", "--json").stdout)
+    assert "smollm2-135m" in json.dumps(status)
+    again = stack.run("up")
+    assert again.returncode == 0 and "already up" in again.stdout
+
+
+async def test_tokens_stream_as_they_come(stack: Up) -> None:
+    async with stack.client() as client:
+        events = [event async for event in client.stream("Count from one to ten.", max_tokens=30, sampling=GREEDY)]
+    deltas = [event for event in events if isinstance(event, Delta)]
+    assert len(deltas) > 10 and isinstance(events[-1], Finished)
+
+
+async def test_a_session_remembers_a_name_and_survives_a_gateway_restart(stack: Up) -> None:
+    async with stack.client() as client:
+        session = await client.sessions.create()
+        told = "Please remember that my name is Ada."
+        await client.generate(told, session=session.id, sampling=GREEDY, max_tokens=24)
+    async with restarted_gateway(stack), stack.client() as client:
+        await until_served(client, 60)
+        answer = await client.generate("What is my name?", session=session.id, sampling=GREEDY, max_tokens=24)
+        assert "Ada" in answer.message.text
+        assert answer.session_version == session.version + 2
+
+
+@asynccontextmanager
+async def restarted_gateway(stack: Up) -> AsyncIterator[None]:
+    """Ends the workers; the supervisor starts new ones. What they kept in memory is gone."""
+    workers = psutil.Process(stack.pid("gateway")).children()
+    for worker in workers:
+        worker.terminate()
+    await asyncio.to_thread(psutil.wait_procs, workers, 40)
+    yield
+
+
+async def test_a_cancelled_turn_leaves_the_real_engine_within_100_ms(stack: Up) -> None:
+    async with stack.client() as client:
+        await until_served(client, 60)
+        stream = client.stream("Tell me a very long story.", max_tokens=1000)
+        async for event in stream:
+            if isinstance(event, Delta):
+                break
+        assert await running_turns(client) == 1
+        left = monotonic()
+        stream.cancel()
+        while await running_turns(client):
+            assert monotonic() - left < 5
+        assert monotonic() - left < 0.1
+
+
+async def test_a_killed_engine_ends_its_turns_and_is_replaced(stack: Up) -> None:
+    async with stack.client() as client:
+        await until_served(client, 60)
+        [core] = stack.engine_cores()
+        with pytest.raises(HeadraceError) as lost:
+            async for event in client.stream("Tell me a very long story.", max_tokens=1000, timeout=60):
+                if isinstance(event, Delta) and core.is_running():
+                    core.kill()
+        assert lost.value.outcome == "ENGINE_LOST"
+        await until_served(client, 240)
+        assert core.pid not in [one.pid for one in stack.engine_cores()]
