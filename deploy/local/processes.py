@@ -97,6 +97,6 @@ def last_words(log: Path) -> str:
     except FileNotFoundError:
         return "it left no log"
     lines = [line.strip() for line in lines if line.strip()]
-    causes = [found[0] for line in lines if (found := CAUSE.search(line))]
+    causes = [found[0] for line in lines if (found := CAUSE.search(line)) and "root cause" not in line]
     complaints = [line for line in lines if COMPLAINT.search(line)]
     return (causes or complaints or lines or ["its log is empty"])[-1][:400]

@@ -39,8 +39,8 @@ def up(
         typer.Option(help="smollm2-135m, micro, gpt-oss-20b or a checkpoint folder. Default: by hardware."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="vllm, or sim: a simulated engine that says nonsense.")
-    ] = "vllm",
+        str | None, typer.Option(help="vllm (the default), or sim: a simulated engine that says nonsense.")
+    ] = None,
     port: Annotated[
         int,
         typer.Option(min=0, max=65533, help="The API's; the next two are health and metrics. 0: any free."),
