@@ -1,4 +1,4 @@
-"""AsyncLLM driven in its own process: reads "STREAMS TOKENS" lines, answers with one JSON line each."""
+"""AsyncLLM driven in its own process: "{}" once ready, then a JSON line for each "STREAMS TOKENS" line."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ async def follow(llm: AsyncLLM, name: str, ids: list[int], tokens: int) -> tuple
 
 
 async def serve(llm: AsyncLLM, encode: "Encode") -> None:
-    print("ready", flush=True)
+    print("{}", flush=True)
     run = 0
     while line := await asyncio.to_thread(sys.stdin.readline):
         run += 1

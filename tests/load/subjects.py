@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,19 +72,26 @@ def in_process(checkpoint: Path) -> Iterator[Subject]:
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         to_process, from_process = process.stdin, process.stdout
-        if from_process.readline().strip() != "ready":
-            raise RuntimeError("AsyncLLM did not start")
+        answer(from_process)
 
         def drive(streams: int, tokens: int) -> dict[str, Any]:
             to_process.write(f"{streams} {tokens}\n")
             to_process.flush()
-            return dict(json.loads(from_process.readline()))
+            return answer(from_process)
 
         try:
             yield Subject("AsyncLLM in process", {"engine side": lambda: [process.pid]}, drive)
         finally:
             to_process.close()
             process.wait(60)
+
+
+def answer(lines: Iterable[str]) -> dict[str, Any]:
+    """The next JSON line; vLLM logs between them."""
+    for line in lines:
+        if line.startswith("{"):
+            return dict(json.loads(line))
+    raise RuntimeError("AsyncLLM ended early")
 
 
 @contextmanager

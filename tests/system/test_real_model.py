@@ -58,7 +58,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         assert started.returncode == 0, started.stdout + started.stderr
         yield up
     finally:
-        before = psutil.Process(up.pid("ray")).children(recursive=True) if (home / "stack.json").exists() else []
+        before = (
+            psutil.Process(up.pid("ray")).children(recursive=True) if (home / "stack.json").exists() else []
+        )
         up.run("down")
     assert not [one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
@@ -93,7 +95,9 @@ def test_status_and_a_second_up(stack: Up) -> None:
 
 async def test_tokens_stream_as_they_come(stack: Up) -> None:
     async with stack.client() as client:
-        events = [event async for event in client.stream("Count from one to ten.", max_tokens=30, sampling=GREEDY)]
+        events = [
+            event async for event in client.stream("Count from one to ten.", max_tokens=30, sampling=GREEDY)
+        ]
     deltas = [event for event in events if isinstance(event, Delta)]
     assert len(deltas) > 10 and isinstance(events[-1], Finished)
 
