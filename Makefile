@@ -3,7 +3,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-export PATH := $(CURDIR)/$(bin):$(PATH)
+check test bench generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
 .PHONY: help install dev up down check test bench generate lock
 
@@ -17,10 +17,10 @@ dev:
 	@deploy/install --dev
 
 up: install ## install, then bring up a model, Ray, Valkey and the gateway on this machine
-	@headrace up $(if $(MODEL),--model '$(MODEL)') $(if $(ENGINE),--engine '$(ENGINE)') $(if $(PORT),--port '$(PORT)')
+	@$(bin)/headrace up $(if $(MODEL),--model '$(MODEL)') $(if $(ENGINE),--engine '$(ENGINE)') $(if $(PORT),--port '$(PORT)')
 
 down: ## stop exactly what `make up` started
-	@if [ -x $(bin)/headrace ]; then headrace down; else echo "nothing is installed, so nothing runs"; fi
+	@if [ -x $(bin)/headrace ]; then $(bin)/headrace down; else echo "nothing is installed, so nothing runs"; fi
 
 check: dev ## lint, types, import rules, generated code
 	ruff check .

@@ -14,7 +14,7 @@ OVERRIDDEN = ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "REDIS_URL", "KEY_PEP
 
 CPU_CONTEXT = 8192  # tokens; what a CPU answers within patience
 SIM_VOCABULARY = 49152
-SIM_ANSWER = 60  # tokens of an invented answer, about
+SIM_ANSWER = 64  # tokens of an invented answer, about
 
 
 def redis_url(stack: Stack, secrets: Secrets) -> str:

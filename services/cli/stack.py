@@ -1,6 +1,9 @@
 """`headrace up` and `headrace down`."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -39,15 +42,24 @@ def _failure(error: stack.BringUpFailed) -> str:
 
 
 def _welcome(running: Stack, home: Home, seconds: float) -> str:
+    command = _command()
     return f"""
 Headrace is up after {seconds:.0f} s: {running.model} at {running.endpoint}
   API key: {home.api_key}     metrics: http://{running.metrics}/metrics     logs: {home.logs}
 
 Three things to try:
-  headrace chat "What is the capital of France?"
-  headrace chat --session new
-  headrace status
-`headrace down` stops it all."""
+  {command} chat "What is the capital of France?"
+  {command} chat --session new
+  {command} status
+`{command} down` stops it all."""
+
+
+def _command() -> str:
+    """How to call this command from here: after `make up` it is not on the PATH."""
+    own = Path(sys.executable).with_name("headrace")
+    if shutil.which("headrace") == str(own):
+        return "headrace"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def _already(running: Stack) -> str:
