@@ -13,6 +13,9 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# vLLM's executor for a shard that computes in the engine core's own process.
+LONE_SHARD = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+
 
 class VllmSettings(BaseModel):
     """Everything that may be chosen about a vLLM engine; other engine arguments stay at our values."""

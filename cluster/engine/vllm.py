@@ -6,6 +6,7 @@ named in this file and held by the contract test against reference.py.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.stats import SchedulerStats
 
-from cluster.engine.launch import VllmSettings
+from cluster.engine.launch import LONE_SHARD, VllmSettings
 from cluster.engine.port import (
     Cause,
     Description,
@@ -142,7 +143,7 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
         model=settings.checkpoint,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
-        distributed_executor_backend="mp" if settings.shards > 1 else None,
+        distributed_executor_backend=executor(settings, cpu),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
         dtype="float32" if cpu and settings.dtype == "auto" else settings.dtype,
@@ -155,6 +156,19 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
         enable_log_requests=False,
     )
     return AsyncLLM.from_engine_args(args)
+
+
+def executor(settings: VllmSettings, cpu: bool) -> str | None:
+    """On CPUs vLLM puts a lone shard into a worker process, and engine core and worker then wait for each other
+    by spinning, which takes a whole core. The core computes itself instead: on 2 cores a third more tokens/s,
+    and streams that are not starved of the core that carries them. It binds no threads, so it leaves one core."""
+    if settings.shards > 1:
+        return "mp"
+    if not cpu or settings.omp_threads_bind != "auto":
+        return None
+    # Set, not defaulted: Ray gives its workers a value of its own. The engine core's process inherits it.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) - 1))
+    return LONE_SHARD
 
 
 async def start(settings: VllmSettings) -> VllmEngine:

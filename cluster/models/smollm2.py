@@ -117,7 +117,9 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     defaults = GenerationConfig(eos_token_id=end, pad_token_id=end).to_diff_dict()
-    (folder / "generation_config.json").write_text(json.dumps(defaults | {"temperature": TEMPERATURE}, indent=1))
+    (folder / "generation_config.json").write_text(
+        json.dumps(defaults | {"temperature": TEMPERATURE}, indent=1)
+    )
 
 
 def write_manifest(folder: Path) -> None:

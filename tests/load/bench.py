@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from cluster.engine.launch import LONE_SHARD
 from tests.load import subjects
 from tests.load.subjects import ROOT, Subject
 
@@ -37,6 +39,7 @@ COLUMNS = (
 SUBJECTS: dict[str, Callable[[Path], AbstractContextManager[Subject]]] = {
     "inprocess": subjects.in_process,
     "openai": subjects.openai_server,
+    "openai-same": partial(subjects.openai_server, executor=LONE_SHARD),
     "headrace": subjects.headrace,
 }
 

@@ -95,14 +95,15 @@ def answer(lines: Iterable[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def openai_server(checkpoint: Path) -> Iterator[Subject]:
-    """vLLM's own HTTP server, with the same engine settings."""
+def openai_server(checkpoint: Path, *, executor: str = "") -> Iterator[Subject]:
+    """vLLM's own HTTP server with the same engine settings; `executor` replaces the one it chooses."""
     port = free_port()
     chosen = settings(checkpoint)
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", chosen.checkpoint]
     argv += ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     argv += ["--max-model-len", str(CONTEXT), "--max-num-seqs", str(chosen.max_num_seqs), "--enforce-eager"]
     argv += ["--disable-log-stats", "--uvicorn-log-level", "warning"]
+    argv += ["--distributed-executor-backend", executor] if executor else []
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             argv, env=os.environ | environment(chosen), stdout=log, stderr=log, cwd=ROOT
@@ -111,7 +112,8 @@ def openai_server(checkpoint: Path) -> Iterator[Subject]:
         try:
             _await_http(f"{target}/health", process)
             meters = {"engine side": lambda: front_end(process.pid)}
-            yield Subject("vLLM OpenAI server", meters, generator("http", target))
+            name = "vLLM server, our executor" if executor else "vLLM server"
+            yield Subject(name, meters, generator("http", target))
         finally:
             stop(process)
 
