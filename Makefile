@@ -32,7 +32,7 @@ check: dev ## lint, types, import rules, generated code
 test: dev ## unit and contract tests, then the real engine, then the whole stack
 	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest -m engine tests/engine
-	pytest -m cluster tests/cluster tests/system
+	pytest -m cluster tests/system
 
 bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
 	python -m tests.load.bench

@@ -1,6 +1,7 @@
 """One replica: an engine, the link that serves it, the judges of its health, and its lease."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Coroutine
@@ -95,6 +96,9 @@ class Replica:
         self.board.start()
         async with asyncio.timeout(self.settings.first_token_timeout_s):
             await self.board.probe()
+        # torch and vLLM are a million objects that stay; no collection shall walk them between two tokens.
+        gc.collect()
+        gc.freeze()
         self.address = await self._server.start(host, self.settings.port)
         self._lease = self._new_lease()
         await self._lease.hold()

@@ -80,14 +80,14 @@ class Supervisor:
             await asyncio.sleep(0.1)
 
     async def _keep(self, slot: int) -> None:
-        """Runs a worker, again and again until shutdown. A configuration that never worked ends everything."""
+        """Runs a worker, again and again until shutdown. A gateway that never served ends with its first worker."""
         while not self._stopping.is_set():
             code = await self._run_worker(slot)
             if self._stopping.is_set():
                 return
             logs.log.error("worker ended", slot=slot, code=code)
-            if code == EXIT_CONFIG and not self._was_serving:
-                self._exit_code = code
+            if not self._was_serving:
+                self._exit_code = EXIT_CONFIG if code == EXIT_CONFIG else 1
                 self._stopping.set()
                 return
             await asyncio.sleep(RESTART_DELAY)

@@ -220,7 +220,11 @@ async def output_of(env: dict[str, str]) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.gateway", env=env, cwd=ROOT, stderr=subprocess.PIPE
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    try:
+        _, errors = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode is not None
     return process.returncode, errors.decode()
 
@@ -229,6 +233,15 @@ async def test_redis_away_at_start_is_one_clear_line() -> None:
     code, errors = await output_of(environment(f"redis://:{secrets.token_hex(8)}@127.0.0.1:{free_port()}/0"))
     assert code == EXIT_CONFIG and "Traceback" not in errors
     assert "Redis does not answer" in errors and "HEADRACE_REDIS_URL" in errors
+
+
+async def test_a_worker_that_never_comes_up_ends_the_gateway() -> None:
+    with running_valkey() as valkey:
+        env = environment(valkey.url) | {"PYTHONPATH": str(ROOT), "HEADRACE_LISTEN": "127.0.0.1:1"}
+        code, errors = await output_of(
+            env | {"HEADRACE_TLS__CERTIFICATE": "/none", "HEADRACE_TLS__KEY": "/none"}
+        )
+    assert code == EXIT_CONFIG and "/none" in errors and "Traceback" not in errors
 
 
 async def test_an_evicting_redis_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""`make bench`: vLLM in process, vLLM's own server and Headrace, one after the other, on one micro Llama.
+"""`make bench`: vLLM in process, vLLM's own server and Headrace, started one after the other, on one micro Llama.
 
 Prints a table, writes it into README.md between its markers, and keeps the raw figures in bench.json.
 """
@@ -9,8 +9,9 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -28,7 +29,8 @@ from tests.load.subjects import ROOT, Subject
 
 STREAMS = (1, 32, 128)
 TOKENS = 100
-REPEATS = 3
+REPEATS = 5
+SETTLE = 2.0  # seconds; vLLM's processes spin for one second after their last step
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 Row = dict[str, Any]
 COLUMNS = (
@@ -73,9 +75,17 @@ def measure(subject: Subject, streams: int) -> Row:
     }
 
 
-def bench(subject: Subject, repeats: int) -> list[Row]:
-    subject.drive(32, 20)  # warm-up, discarded
-    return [typical([measure(subject, streams) for _ in range(repeats)]) for streams in STREAMS]
+def bench(running: list[Subject], repeats: int) -> list[Row]:
+    """All subjects are up and take turns, so that a slow minute of the machine is slow for each of them."""
+    for subject in running:
+        subject.drive(32, 20)  # warm-up, discarded
+    rows: dict[tuple[str, int], list[Row]] = {}
+    for _ in range(repeats):
+        for streams in STREAMS:
+            for subject in running:
+                time.sleep(SETTLE)
+                rows.setdefault((subject.name, streams), []).append(measure(subject, streams))
+    return [typical(rows[subject.name, streams]) for subject in running for streams in STREAMS]
 
 
 def typical(runs: list[Row]) -> Row:
@@ -146,11 +156,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/headrace/models")
     chosen = parser.parse_args()
-    checkpoint, rows = prepare(chosen.cache), []
-    for name in chosen.only or SUBJECTS:
-        with SUBJECTS[name](checkpoint) as subject:
-            print(f"measuring {subject.name} ...", flush=True)
-            rows += bench(subject, chosen.repeats)
+    checkpoint = prepare(chosen.cache)
+    with ExitStack() as stack:
+        running = []
+        for name in chosen.only or SUBJECTS:
+            running.append(stack.enter_context(SUBJECTS[name](checkpoint)))
+            print(f"{running[-1].name} is up", flush=True)
+        rows = bench(running, chosen.repeats)
     show(rows)
     if not chosen.only:
         (ROOT / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")

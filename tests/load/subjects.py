@@ -124,9 +124,8 @@ def headrace(checkpoint: Path) -> Iterator[Subject]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as home:
         env = {k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")} | {"HEADRACE_HOME": home}
         command = [sys.executable, "-m", "services.cli"]
-        port = str(free_port())
         try:
-            _run([*command, "up", "--model", str(checkpoint), "--port", port], env)
+            _run([*command, "up", "--model", str(checkpoint), "--port", "0"], env)
             stack = json.loads((Path(home) / "stack.json").read_text())
             pids = {process["name"]: process["pid"] for process in stack["processes"]}
             key = (Path(home) / "api-key").read_text().strip()

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from services.client import Client, Delta, Finished, HeadraceError, Sampling
-from tests.support.valkey import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
@@ -53,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     home = tmp_path_factory.mktemp("headrace")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     up = Up(home, kept | {"HEADRACE_HOME": str(home)})
-    started = up.run("up", "--model", "smollm2-135m", "--port", str(free_port()))
+    started = up.run("up", "--model", "smollm2-135m", "--port", "0")
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         yield up
