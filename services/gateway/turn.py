@@ -9,6 +9,7 @@ from services.core.outcome import Outcome
 from services.core.request import Tenant
 from services.journal.port import Journal
 from services.telemetry import metrics
+from services.telemetry.logs import log
 
 
 @dataclass(slots=True)
@@ -62,6 +63,21 @@ class Turn:
             return False
         self.outcome = outcome
         if self.model:  # a refusal before the model is known would be a turn of no model
-            metrics.TURNS.labels(self.model, outcome).inc()
-            metrics.END_TO_END.labels(self.model).observe(self.clock.monotonic() - self.begun)
+            self._report(outcome, self.clock.monotonic() - self.begun)
         return True
+
+    def _report(self, outcome: Outcome, seconds: float) -> None:
+        metrics.TURNS.labels(self.model, outcome).inc()
+        metrics.END_TO_END.labels(self.model).observe(seconds)
+        log.info(
+            "turn",
+            turn=self.id,
+            tenant=self.tenant and self.tenant.id,
+            key=self.tenant and self.tenant.key,
+            model=self.model,
+            outcome=outcome,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cached_tokens=self.cached_tokens,
+            seconds=round(seconds, 3),
+        )

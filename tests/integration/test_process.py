@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,17 @@ from services.gateway.app import Stores
 from services.gateway.errors import EXIT_CONFIG
 from services.store.connect import connect
 from services.tenancy.redis import RedisKeyStore
-from tests.support.gateway import CHECKPOINT, MODEL, PEPPER, TOKEN, ask, memory_stores, mint_key, sim_replica
+from tests.support.gateway import (
+    CHECKPOINT,
+    MODEL,
+    PEPPER,
+    TOKEN,
+    ask,
+    memory_stores,
+    mint_key,
+    sim_replica,
+    until,
+)
 from tests.support.valkey import Valkey, free_port, running_valkey
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.01, scale=1), context_length=2048, vocab_size=49152)
@@ -41,6 +52,7 @@ class Running:
     health: Any
     metrics: str
     auth: tuple[tuple[str, str], ...]
+    log: Path
 
     @property
     def inference(self) -> Any:
@@ -86,10 +98,11 @@ def environment(redis_url: str, **overrides: str) -> dict[str, str]:
     )
 
 
-async def start(env: dict[str, str]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.gateway", env=env, cwd=ROOT, stderr=subprocess.DEVNULL
-    )
+async def start(env: dict[str, str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("wb") as output:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.gateway", env=env, cwd=ROOT, stdout=output, stderr=output
+        )
 
 
 async def announce(valkey: Valkey, lease: Any) -> None:
@@ -112,19 +125,19 @@ async def new_key(valkey: Valkey) -> str:
 
 @asynccontextmanager
 async def running(**overrides: str) -> AsyncIterator[Running]:
-    with running_valkey() as valkey:
+    with running_valkey() as valkey, tempfile.NamedTemporaryFile(suffix=".log") as log:
         async with sim_replica("sim-0", SLOW) as replica:
             await announce(valkey, replica.lease)
             auth = (("authorization", f"Bearer {await new_key(valkey)}"),)
             env = environment(valkey.url, **overrides)
-            process = await start(env)
+            process = await start(env, Path(log.name))
             async with (
                 grpc.aio.insecure_channel(env["HEADRACE_LISTEN"]) as channel,
                 grpc.aio.insecure_channel(env["HEADRACE_HEALTH_LISTEN"]) as health,
             ):
                 stub = health_pb2_grpc.HealthStub(health)
                 metrics = f"http://{env['HEADRACE_METRICS_LISTEN']}/metrics"
-                gateway = Running(process, valkey, channel, stub, metrics, auth)
+                gateway = Running(process, valkey, channel, stub, metrics, auth, Path(log.name))
                 try:
                     await gateway.until_serving()
                     yield gateway
@@ -214,6 +227,30 @@ async def test_without_redis_running_streams_go_on_and_only_sessions_are_refused
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
         rest = [event async for event in call]
         assert rest[-1].WhichOneof("event") == "finished"
+
+
+async def test_content_and_secrets_are_in_no_log_and_no_metric() -> None:
+    canary = f"canary{secrets.token_hex(8)}"
+    async with running() as gateway:
+        sessions = sessions_pb2_grpc.SessionsStub(gateway.channel)
+        session = await sessions.Create(sessions_pb2.CreateSessionRequest(), metadata=gateway.auth)
+        asked = ask(canary, session=session.id, max_tokens=5, stop=[canary])
+        answer = await gateway.inference.Generate(asked, metadata=gateway.auth)
+        refused = [ask(canary, max_tokens=10**9), ask(canary, model=canary), ask(canary, session=canary)]
+        for request in refused:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await gateway.inference.Generate(request, metadata=gateway.auth)
+        call = gateway.inference.StreamGenerate(ask(canary, max_tokens=2000), metadata=gateway.auth)
+        await first_delta(call)
+        gateway.workers()[0].kill()
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for _ in call:
+                pass
+        await until(lambda: '"event": "worker ended"' in gateway.log.read_text())
+        seen = gateway.log.read_text() + gateway.scrape()
+        assert '"event": "turn"' in seen and "headrace_turns_total" in seen
+        private = (canary, answer.message.content[0].text, gateway.auth[0][1].split("_")[3], PEPPER, TOKEN)
+        assert [secret for secret in private if secret in seen] == []
 
 
 async def output_of(env: dict[str, str]) -> tuple[int, str]:
