@@ -87,6 +87,7 @@ def ray_environment(run: Run) -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",  # Ray's 15 would let everything else on the machine go before the engine
+        "TMPDIR": run.stack.scratch,  # an engine that is killed leaves its sockets behind
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

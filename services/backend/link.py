@@ -87,8 +87,9 @@ class Link:
     def submit(self, order: Order, sink: Sink) -> int:
         """Sends the order and returns its id for `cancel`."""
         self._last_id += 1
+        command = pb.Command(submit=_submit(self._last_id, order))
         self._sinks[self._last_id] = sink
-        self._commands.put_nowait(pb.Command(submit=_submit(self._last_id, order)))
+        self._commands.put_nowait(command)
         return self._last_id
 
     def cancel(self, order_id: int) -> None:
@@ -110,6 +111,8 @@ class Link:
             call = link_pb2_grpc.EngineLinkStub(channel).Connect(self._outgoing())
             try:
                 async for frame in call:
+                    if (stranger := self._stranger(frame)) is not None:
+                        return stranger
                     self._receive(frame)
                 return "the replica closed the link"
             except grpc.aio.AioRpcError as error:
@@ -123,6 +126,16 @@ class Link:
         commands = self._commands
         while True:
             yield await commands.get()
+
+    def _stranger(self, frame: pb.Frame) -> str | None:
+        """Says so if another replica answers where the lease's one was: ports are used again."""
+        greeting, lease = frame.welcome, self.lease
+        if not frame.HasField("welcome") or (greeting.replica, greeting.model) == (
+            lease.replica,
+            lease.model,
+        ):
+            return None
+        return f"another replica answers at {lease.address}: {greeting.replica[:100]!r}"
 
     def _receive(self, frame: pb.Frame) -> None:
         kind = frame.WhichOneof("frame")

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from services.core.outcome import Outcome
 
+MAX_VIOLATIONS = 16  # reported of one request; the rest is not even looked for
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:

@@ -1,5 +1,6 @@
 """What a caller asks for, after validation: plain values that nothing outside this gateway shaped."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -28,6 +29,34 @@ class Sampling:
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: float
+    high: float
+    low_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and self.low <= value <= self.high
+            and not (self.low_open and value == self.low)
+        )
+
+    def __str__(self) -> str:
+        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}]"
+
+
+RANGES = {
+    "temperature": Range(0, 2),
+    "top_p": Range(0, 1, low_open=True),
+    "min_p": Range(0, 1),
+    "presence_penalty": Range(-2, 2),
+    "frequency_penalty": Range(-2, 2),
+    "repetition_penalty": Range(0, 2, low_open=True),
+    "seed": Range(0, 2**63 - 1),
+}
 
 
 @dataclass(frozen=True, slots=True)

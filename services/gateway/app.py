@@ -91,6 +91,8 @@ def directory(settings: GatewaySettings, leases: LeaseSource, tasks: Tasks) -> D
 def note_link(lease: Lease, state: LinkState, reason: str) -> None:
     up = state in (LinkState.UP, LinkState.DRAINING)
     metrics.LINK_UP.labels(lease.model, lease.replica).set(up)
+    if not up:
+        metrics.engine_gone(lease.model, lease.replica)
     log.info("link", replica=lease.replica, model=lease.model, state=state, reason=reason)
 
 
@@ -105,4 +107,5 @@ def explain_away(error: StoreAway) -> str:
 
 def _model(name: str, path: Path) -> ServedModel:
     checkpoint = Checkpoint.load(path)
-    return ServedModel(name, checkpoint, ChatTemplate(checkpoint, SystemClock()), metrics.TurnMeter(name))
+    template = ChatTemplate(checkpoint, SystemClock())
+    return ServedModel(name, checkpoint, template, metrics.TurnMeter(name), checkpoint.longest_token)

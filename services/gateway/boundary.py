@@ -11,14 +11,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from services.core.errors import HeadraceError, Internal, InvalidRequest, Violation
+from services.core.errors import MAX_VIOLATIONS, HeadraceError, Internal, InvalidRequest, Violation
 from services.core.outcome import Outcome
 from services.telemetry.logs import log
 from services.telemetry.metrics import REQUESTS
 
 DOMAIN = "headrace"
 MAX_TEXT = 1024  # characters; a longer status text would make the whole status undeliverable
-MAX_VIOLATIONS = 16
 
 CODES = {
     Outcome.COMPLETED: grpc.StatusCode.OK,
@@ -144,6 +143,9 @@ class _Guard:
     ) -> None:
         if error is None:
             self._count(Outcome.COMPLETED)
+        elif self._context.cancelled():
+            # Nobody hears a status any more, and what a write to a caller who left raises is no crash.
+            self._count(error.outcome if isinstance(error, HeadraceError) else Outcome.CANCELLED)
         elif isinstance(error, HeadraceError):
             await self._refuse(error)
         elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):

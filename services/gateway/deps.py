@@ -1,5 +1,6 @@
 """What the stages need, built once by the composition root (app.py) and passed as one value."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ class ServedModel:
     checkpoint: Checkpoint
     renderer: Renderer
     meter: TurnMeter
+    longest_token: int | None = None  # bytes, see Checkpoint
 
     def detokenizer(self) -> Detokenizer:
         return Detokenizer(self.checkpoint)
@@ -86,6 +88,8 @@ class Deps:
     screen: Screen
     models: Mapping[str, ServedModel]
     turns: Turns = field(default_factory=Turns)
+    # One long prompt at a time: several would take the cores that carry the streams.
+    rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def limits(self) -> dict[str, ModelLimits]:
         """Per model what a request may ask for; the context is the smallest of checkpoint and live replicas."""

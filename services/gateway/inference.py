@@ -23,6 +23,9 @@ from services.telemetry.metrics import MESSAGES
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+LAST_READ = 2.0  # seconds after the turn's deadline for its reader to take what is there
+
+
 class Inference(inference_pb2_grpc.InferenceServicer):
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -59,8 +62,9 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         tenant = await deps.keyring.identify(authorization(context))
         limits = deps.limits()
         ask = validate_count(request, limits)
-        session = await pipeline.remember(ask, tenant, deps)
-        prompt = await pipeline.render(pipeline.conversation(ask, session), deps.models[ask.model])
+        with deps.admission.slot():
+            session = await pipeline.remember(ask, tenant, deps)
+            prompt = await pipeline.render(pipeline.conversation(ask, session), deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )
@@ -79,12 +83,16 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         call = pipeline.Call(authorization(context), request)
         task = deps.tasks.start(pipeline.run(call, deps, turn), turn.id)
         try:
-            yield turn
+            async with asyncio.timeout(self._allowed(context) + LAST_READ):
+                yield turn
+        except TimeoutError:
+            raise DeadlineExceeded("the answer was not taken before the turn's deadline") from None
         except asyncio.CancelledError:
             turn.fail(_departure(context))
             raise
         finally:
             task.cancel()
+            turn.held.close()
 
     def _allowed(self, context: Context) -> float:
         """Seconds the turn may take: the caller's deadline, at most the gateway's."""

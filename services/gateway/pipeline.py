@@ -1,7 +1,6 @@
 """The life of a turn, in nine stages: identify, validate, claim, admit, remember, screen, route, generate, settle."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from services.api.headrace.v1 import inference_pb2 as pb
@@ -21,12 +20,12 @@ from services.core.request import Ask, Message, Role, Tenant
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.generation import Ending, Generation
 from services.gateway.turn import Turn
-from services.gateway.validate import fit, validate
+from services.gateway.validate import fit, over_context, validate
 from services.routing.least_wait import choose
-from services.sessions.port import Session
+from services.sessions.port import Session, check_bounds, text_bytes
 from services.telemetry import metrics
 
-LONG_PROMPT = 20_000  # characters
+LONG_PROMPT = 20_000  # bytes
 MAX_ROUTES = 3  # replicas tried for a turn of which nothing was generated yet
 
 FINISHED = {Cause.STOP: FinishReason.STOP, Cause.LENGTH: FinishReason.LENGTH}
@@ -44,8 +43,8 @@ class Call:
 async def run(call: Call, deps: Deps, turn: Turn) -> None:
     """Ends the turn with exactly one terminal event, whatever happens, and never raises a HeadraceError."""
     try:
-        async with asyncio.timeout(turn.deadline.remaining(deps.clock)), AsyncExitStack() as held:
-            await _run(call, deps, turn, held)
+        async with asyncio.timeout(turn.deadline.remaining(deps.clock)):
+            await _run(call, deps, turn)
     except HeadraceError as error:
         turn.fail(error)
     except TimeoutError:
@@ -57,15 +56,17 @@ async def run(call: Call, deps: Deps, turn: Turn) -> None:
         turn.fail(Internal("internal error"))  # only a crash gets here without an ending
 
 
-async def _run(call: Call, deps: Deps, turn: Turn, held: AsyncExitStack) -> None:
+async def _run(call: Call, deps: Deps, turn: Turn) -> None:
     tenant = await deps.keyring.identify(call.authorization)
+    turn.go_on()
     ask = validate(call.request, deps.limits())
-    held.enter_context(deps.turns.claim(turn, tenant, ask))
-    held.enter_context(deps.admission.slot())
+    turn.held.enter_context(deps.turns.claim(turn, tenant, ask))
+    turn.held.enter_context(deps.admission.slot())
     session = await remember(ask, tenant, deps)
     deps.screen.check(ask.messages)
     model = deps.models[ask.model]
-    prompt = await render(conversation(ask, session), model)
+    prompt = await render(conversation(ask, session), model, deps)
+    turn.go_on()
     order = bound(ask, prompt, model, deps, turn, tenant)
     turn.start(len(order.prompt))
     model.meter.prompt.inc(len(order.prompt))
@@ -74,19 +75,34 @@ async def _run(call: Call, deps: Deps, turn: Turn, held: AsyncExitStack) -> None
 
 
 async def remember(ask: Ask, tenant: Tenant, deps: Deps) -> Session | None:
-    """The session the request names, with its history. Raises NotFound, InvalidRequest, StoreAway."""
-    return None if ask.session is None else await deps.sessions.get(tenant.id, ask.session)
+    """The session the request names, with its history and room for the turn.
+
+    Raises NotFound, InvalidRequest, StoreAway.
+    """
+    if ask.session is None:
+        return None
+    session = await deps.sessions.get(tenant.id, ask.session)
+    grown = session.messages + ask.messages
+    check_bounds(len(grown) + 1, text_bytes(grown))
+    return session
 
 
 def conversation(ask: Ask, session: Session | None) -> tuple[Message, ...]:
     return ask.messages if session is None else session.messages + ask.messages
 
 
-async def render(messages: tuple[Message, ...], model: ServedModel) -> list[int]:
-    """The prompt's token ids. Long ones are encoded in a thread, about 1 us per token, so that streams go on."""
-    if sum(len(message.text) for message in messages) < LONG_PROMPT:
+async def render(messages: tuple[Message, ...], model: ServedModel, deps: Deps) -> list[int]:
+    """The prompt's token ids. Long ones are encoded in a thread, about 1 us per token, so that streams go on.
+
+    Raises InvalidRequest, without encoding it, for text that cannot fit the context whatever its tokens are.
+    """
+    size, context_length = text_bytes(messages), deps.limits()[model.name].context_length
+    if model.longest_token is not None and (least := size // model.longest_token) > context_length:
+        raise over_context(f"at least {least}", context_length)
+    if size < LONG_PROMPT:
         return model.renderer.prompt(messages)
-    return await asyncio.to_thread(model.renderer.prompt, messages)
+    async with deps.rendering:
+        return await asyncio.to_thread(model.renderer.prompt, messages)
 
 
 def bound(ask: Ask, prompt: list[int], model: ServedModel, deps: Deps, turn: Turn, tenant: Tenant) -> Order:
@@ -106,8 +122,13 @@ def bound(ask: Ask, prompt: list[int], model: ServedModel, deps: Deps, turn: Tur
 async def generate(order: Order, ask: Ask, model: ServedModel, deps: Deps, turn: Turn) -> Ending:
     """Runs the order on a replica; as long as nothing was generated, a refusal or loss moves it to another."""
     tried: set[str] = set()
+    ending = None
     while True:
-        link = route(order, model, deps, tried)
+        link = route(model, deps, tried)
+        if link is None and ending is not None:
+            return ending
+        if link is None:
+            raise _no_link(model, deps)
         tried.add(link.lease.replica)
         generation = Generation(turn, model.detokenizer(), ask.stop, model.meter)
         order_id = link.submit(order, generation)
@@ -121,15 +142,15 @@ async def generate(order: Order, ask: Ask, model: ServedModel, deps: Deps, turn:
         metrics.REROUTES.labels(ask.model, ending.cause).inc()
 
 
-def route(order: Order, model: ServedModel, deps: Deps, tried: set[str]) -> Link:
-    """Raises NoReplica if none is connected, Full if each one is at its capacity."""
-    links = deps.directory.links(model.name)
-    link = choose(one for one in links if one.lease.replica not in tried)
-    if link is not None:
-        return link
-    if any(one.ready for one in links):
-        raise Full(f"every replica of {model.name} is at its capacity")
-    raise NoReplica(f"no replica of {model.name} is connected")
+def route(model: ServedModel, deps: Deps, tried: set[str]) -> Link | None:
+    """The replica for a turn, of those not tried before; None if none is ready with room."""
+    return choose(link for link in deps.directory.links(model.name) if link.lease.replica not in tried)
+
+
+def _no_link(model: ServedModel, deps: Deps) -> HeadraceError:
+    if any(link.ready for link in deps.directory.links(model.name)):
+        return Full(f"every replica of {model.name} is at its capacity")
+    return NoReplica(f"no replica of {model.name} is connected")
 
 
 async def settle(

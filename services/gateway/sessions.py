@@ -27,6 +27,7 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
     async def Create(self, request: pb.CreateSessionRequest, context: Context) -> pb.Session:
         tenant = await self._deps.keyring.identify(authorization(context))
         history = validate_history(request.messages)
+        self._deps.screen.check(history)
         return _wire(await self._deps.sessions.create(tenant.id, history, _ttl(request)))
 
     async def Get(self, request: pb.GetSessionRequest, context: Context) -> pb.Session:

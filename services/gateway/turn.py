@@ -1,5 +1,7 @@
 """One generation: its journal, its usage, and an ending that happens exactly once."""
 
+import asyncio
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from services.core.clock import Clock, Deadline
@@ -32,10 +34,16 @@ class Turn:
     started: bool = False
     outcome: Outcome | None = None
     text: list[str] = field(default_factory=list)
+    held: ExitStack = field(default_factory=ExitStack)  # what the turn holds until its reader has left
 
     @property
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+
+    def go_on(self) -> None:
+        """Raises CancelledError if the turn has ended: redis-py may swallow the cancel that came with the ending."""
+        if self.outcome is not None:
+            raise asyncio.CancelledError
 
     def start(self, prompt_tokens: int) -> None:
         self.prompt_tokens, self.started = prompt_tokens, True

@@ -1,15 +1,16 @@
 """Turns a wire message into an Ask, or says which fields are wrong and what would be right. Pure and total."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from services.api.headrace.v1 import inference_pb2 as pb
-from services.core.errors import InvalidRequest, NotFound, Violation
-from services.core.request import Ask, Message, Role, Sampling
+from services.core.errors import MAX_VIOLATIONS, InvalidRequest, NotFound, Violation
+from services.core.request import RANGES, Ask, Message, Range, Role, Sampling
 
 MAX_MESSAGES = 1024
+MAX_PARTS = 1024  # of one message
 MAX_STOPS = 16
 MAX_STOP_BYTES = 256
 
@@ -23,33 +24,6 @@ class ModelLimits:
     vocabulary: int
     context_length: int
 
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    low: float
-    high: float
-    low_open: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return (
-            math.isfinite(value)
-            and self.low <= value <= self.high
-            and not (self.low_open and value == self.low)
-        )
-
-    def __str__(self) -> str:
-        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}]"
-
-
-RANGES = {
-    "temperature": Range(0, 2),
-    "top_p": Range(0, 1, low_open=True),
-    "min_p": Range(0, 1),
-    "presence_penalty": Range(-2, 2),
-    "frequency_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0, 2, low_open=True),
-    "seed": Range(0, 2**63 - 1),
-}
 
 DRAWN = (*RANGES, "top_k")
 
@@ -69,14 +43,12 @@ def validate(request: pb.GenerateRequest, models: Mapping[str, ModelLimits]) -> 
     """Raises NotFound for an unknown model and InvalidRequest with every violation found."""
     model = resolve(request.model, models)
     limits = models[model]
-    violations = [
-        *_messages(request.messages),
-        *_sampling(request.sampling, limits),
-        *_token_bounds(request, limits),
-        *_stops(request.stop),
-    ]
-    if violations:
-        raise InvalidRequest(*violations)
+    refuse_any(
+        _messages(request.messages),
+        _sampling(request.sampling, limits),
+        _token_bounds(request, limits),
+        _stops(request.stop),
+    )
     return Ask(
         model=model,
         messages=read_messages(request.messages),
@@ -91,26 +63,33 @@ def validate(request: pb.GenerateRequest, models: Mapping[str, ModelLimits]) -> 
 def validate_count(request: pb.CountTokensRequest, models: Mapping[str, ModelLimits]) -> Ask:
     """As `validate`, for a request that only counts."""
     model = resolve(request.model, models)
-    if violations := [*_messages(request.messages)]:
-        raise InvalidRequest(*violations)
+    refuse_any(_messages(request.messages))
     return Ask(model=model, messages=read_messages(request.messages), session=request.session or None)
 
 
 def validate_history(messages: Iterable[pb.Message]) -> tuple[Message, ...]:
     """Messages that begin a session: any roles, none required. Raises InvalidRequest."""
     messages = list(messages)
-    if violations := [*_each_message(messages)]:
-        raise InvalidRequest(*violations)
+    refuse_any(_each_message(messages))
     return read_messages(messages)
+
+
+def refuse_any(*checks: Iterator[Violation]) -> None:
+    """Raises InvalidRequest with the first violations that the checks find, if any."""
+    if violations := [*islice(chain(*checks), MAX_VIOLATIONS)]:
+        raise InvalidRequest(*violations)
 
 
 def fit(ask: Ask, prompt_tokens: int, context_length: int, default_max_tokens: int) -> int:
     """Tokens that may be generated. Raises InvalidRequest, with the counts, if they are too many."""
     room = context_length - prompt_tokens
     if room < 1:
+        raise over_context(str(prompt_tokens), context_length)
+    if ask.min_tokens > room:
         raise InvalidRequest(
             Violation(
-                "messages", f"the prompt has {prompt_tokens} tokens; the model's context is {context_length}"
+                "min_tokens",
+                f"{prompt_tokens} prompt tokens leave {room} of the model's context of {context_length}",
             )
         )
     if ask.max_tokens is None:
@@ -124,6 +103,12 @@ def fit(ask: Ask, prompt_tokens: int, context_length: int, default_max_tokens: i
             )
         )
     return ask.max_tokens
+
+
+def over_context(tokens: str, context_length: int) -> InvalidRequest:
+    return InvalidRequest(
+        Violation("messages", f"the prompt has {tokens} tokens; the model's context is {context_length}")
+    )
 
 
 def read_messages(messages: Iterable[pb.Message]) -> tuple[Message, ...]:
@@ -151,6 +136,11 @@ def _each_message(messages: list[pb.Message]) -> Iterator[Violation]:
 
 
 def _content(i: int, message: pb.Message) -> Iterator[Violation]:
+    if len(message.content) > MAX_PARTS:
+        yield Violation(
+            f"messages[{i}].content", f"at most {MAX_PARTS} parts; {len(message.content)} were sent"
+        )
+        return
     if not any(part.text.strip() for part in message.content):
         yield Violation(f"messages[{i}].content", "text that is not blank is required")
     for j, part in enumerate(message.content):

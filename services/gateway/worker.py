@@ -37,8 +37,12 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     bind(server, settings)
     await deps.directory.refresh()
     await deps.directory.settle(CONNECT)
-    deps.tasks.start(deps.directory.watch(), "directory")
-    deps.tasks.start(gauge(deps), "gauges")
+    for vital in (
+        deps.tasks.start(deps.directory.watch(), "directory"),
+        deps.tasks.start(gauge(deps), "gauges"),
+    ):
+        # A worker without one of them would look healthy and serve nobody; its successor is whole.
+        vital.add_done_callback(lambda _: stopping.set())
     # What stands by now stays: without it each full collection would walk it again, between two tokens.
     gc.collect()
     gc.freeze()

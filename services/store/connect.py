@@ -8,7 +8,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from services.core.errors import StoreAway
+from services.core.errors import Internal, StoreAway
 
 CONNECTIONS = 64  # per process; a caller that finds none free waits at most the timeout
 AWAY_TEXT = "the session and key store does not answer"
@@ -53,6 +53,10 @@ async def store_errors() -> AsyncIterator[None]:
     except AWAY as error:
         raise StoreAway(AWAY_TEXT) from error
     except exceptions.ResponseError as error:
-        if str(error).startswith(AWAY_REPLIES):
+        # In a pipeline redis-py puts the command before the reply.
+        reply = str(error).rpartition("caused error: ")[2]
+        code = reply.lstrip("('\"")
+        if code.startswith(AWAY_REPLIES):
             raise StoreAway(AWAY_TEXT) from error
-        raise
+        # Not chained: redis-py's text holds the command with its arguments, and it would reach the log.
+        raise Internal(f"the store refused a command ({code.split(' ')[0][:40]})") from None

@@ -61,3 +61,9 @@ class TurnMeter:
         self.prompt = PROMPT_TOKENS.labels(model)
         self.cached = CACHED_TOKENS.labels(model)
         self.completion = COMPLETION_TOKENS.labels(model)
+
+
+def engine_gone(model: str, replica: str) -> None:
+    """A replica that is away has no load; its last values would stand for ever."""
+    for gauge in (ENGINE_RUNNING, ENGINE_WAITING, ENGINE_KV_USE):
+        gauge.labels(model, replica).set(0)

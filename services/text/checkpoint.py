@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from services.core.request import Sampling
+from services.core.request import RANGES, Range, Sampling
 from services.text.bytelevel import byte_table
 
 Json = Mapping[str, Any]
@@ -30,6 +30,13 @@ class Checkpoint:
     context_length: int
     stop_ids: tuple[int, ...]
     sampling: Sampling  # recommended values; None where the checkpoint has no opinion
+
+    @property
+    def longest_token(self) -> int | None:
+        """Bytes of text that a token can stand for at most; None where a normalizer or the vocabulary hides it."""
+        if self.token_bytes is None or self.tokenizer.normalizer is not None:
+            return None
+        return max(map(len, self.token_bytes.values()))
 
     @classmethod
     def load(cls, path: Path | str) -> "Checkpoint":
@@ -139,7 +146,13 @@ def _stop_ids(
 def _sampling(folder: Path, generation: Json) -> Sampling:
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     values = {name: generation.get(name) for name in names}
+    if values["top_k"] == -1:  # as some checkpoints say "all"
+        values["top_k"] = None
+    allowed = RANGES | {"top_k": Range(0, 2**31 - 1)}
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise CheckpointError(f"{folder / 'generation_config.json'}: {name} is not a number")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and value in allowed[name]):
+            raise CheckpointError(
+                f"{folder / 'generation_config.json'}: {name} is no number in {allowed[name]}"
+            )
     return Sampling(**values)

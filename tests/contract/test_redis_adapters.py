@@ -8,7 +8,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from services.core.errors import Conflict, StoreAway
+from services.core.errors import Conflict, Internal, StoreAway
 from services.core.request import Message, Role
 from services.sessions.redis import RedisSessionStore, _index, _keys
 from services.store.connect import AWAY, connect, store_errors
@@ -80,9 +80,23 @@ async def test_a_full_server_is_store_away(valkey_client: Redis) -> None:
 
 async def test_a_wrong_type_is_not_taken_for_an_outage(valkey_client: Redis) -> None:
     await valkey_client.set("text", "x")
-    with pytest.raises(exceptions.ResponseError):
+    with pytest.raises(Internal) as fault:
         async with store_errors():
             await valkey_client.hgetall("text")
+    assert "WRONGTYPE" in fault.value.message and fault.value.__suppress_context__
+
+
+async def test_an_outage_is_known_inside_a_pipeline_too(valkey_client: Redis) -> None:
+    stores = redis_stores(valkey_client)
+    made = await stores.sessions.create("acme", (HELLO,), 60.0)
+    await valkey_client.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(StoreAway):
+            await stores.sessions.delete("acme", made.id)
+        with pytest.raises(StoreAway):
+            await stores.sessions.create("acme", (HELLO,), 60.0)
+    finally:
+        await valkey_client.config_set("min-replicas-to-write", "0")
 
 
 async def test_an_append_survives_a_script_flush(valkey_client: Redis) -> None:

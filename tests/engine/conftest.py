@@ -1,6 +1,7 @@
 """One real vLLM engine for the whole session: starting it is what these tests cost."""
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +18,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "kill" in item.name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def scratch() -> Iterator[None]:
+    """vLLM's sockets and rendezvous files go with this folder; a killed engine leaves them behind."""
+    with tempfile.TemporaryDirectory(prefix="headrace-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def llm() -> "AsyncIterator[AsyncLLM]":
+async def llm(scratch: None) -> "AsyncIterator[AsyncLLM]":
     settings: Any = micro_settings()
     import asyncio
 

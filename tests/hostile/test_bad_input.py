@@ -1,5 +1,6 @@
 """Every malformed request is refused by name, before an engine sees it."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -56,6 +57,12 @@ CASES: dict[str, tuple[pb.GenerateRequest, str]] = {
     "max_tokens huge": (ask(max_tokens=2**31 - 1), "max_tokens"),
     "min_tokens negative": (ask(min_tokens=-1), "min_tokens"),
     "min_tokens over max_tokens": (ask(min_tokens=9, max_tokens=8), "min_tokens"),
+    "min_tokens fills the context alone": (ask(min_tokens=2048), "min_tokens"),
+    "too many parts": (
+        pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content=[pb.Part(text="x")] * 1025)]),
+        "messages[0].content",
+    ),
+    "far over the context": (ask("a" * 3_000_000), "messages"),
     "min_tokens huge and alone": (ask(min_tokens=2**31 - 1), "min_tokens"),
     "temperature nan": (sampled(temperature=math.nan), "sampling.temperature"),
     "temperature inf": (sampled(temperature=math.inf), "sampling.temperature"),
@@ -220,6 +227,21 @@ async def test_a_revoked_key_and_two_keys_are_refused() -> None:
 
 async def test_the_operators_screen_refuses_input() -> None:
     async with running_gateway(screen=("launch code",)) as endpoint:
+        with pytest.raises(grpc.aio.AioRpcError) as history:
+            await endpoint.sessions.Create(
+                sessions_pb2.CreateSessionRequest(messages=[user("the launch code")]), metadata=endpoint.auth
+            )
+        assert history.value.code() is grpc.StatusCode.PERMISSION_DENIED
         error = await refused(endpoint, ask("tell me the LAUNCH CODE"))
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert details(error)[1] == "UNSAFE_INPUT"
+
+
+async def test_prompts_far_over_the_context_do_not_hold_up_the_others() -> None:
+    """Eight of them once held ListModels up for 13 s."""
+    async with running_gateway() as endpoint:
+        bombs = [asyncio.create_task(refused(endpoint, ask("ab 1" * 1_000_000))) for _ in range(8)]
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(*bombs)
+        assert asyncio.get_running_loop().time() - begun < 5.0  # it took 30 s; decoding 32 MB is what is left
+        assert all(bomb.result().code() is grpc.StatusCode.INVALID_ARGUMENT for bomb in bombs)

@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from tokenizers import Tokenizer
 
 from cluster.engine.sim import SimSettings, SimTiming, expected_tokens
@@ -21,6 +22,14 @@ def answer_of(endpoint: Endpoint, request: pb.GenerateRequest, tokens: int) -> s
 
     prompt = endpoint.deps.models[MODEL].renderer.prompt(read_messages(request.messages))
     return TOKENIZER.decode(expected_tokens(prompt, tokens))
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float:
+    """Seconds of the status's RetryInfo."""
+    packed = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(info) for detail in status_pb2.Status.FromString(packed).details)
+    return info.retry_delay.ToMilliseconds() / 1000
 
 
 def text_of(events: list[pb.StreamEvent]) -> str:
@@ -148,6 +157,7 @@ async def test_a_full_gateway_refuses_with_a_delay() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await endpoint.inference.Generate(ask(max_tokens=5), metadata=endpoint.auth)
         assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert retry_after(refusal.value) == 1.0
         running.cancel()
 
 
@@ -172,3 +182,36 @@ async def test_the_usage_of_a_repeated_prompt_counts_cached_tokens_of_this_tenan
         foreign = await endpoint.inference.Generate(request, metadata=endpoint.auth)
         assert first.usage.cached_tokens == foreign.usage.cached_tokens == 0
         assert second.usage.cached_tokens > 0
+
+
+async def test_a_reader_that_does_not_read_is_ended_and_gives_back_its_slot() -> None:
+    sim = SimSettings(timing=FAST, context_length=32_000, vocab_size=49152)
+    async with running_gateway(sim=sim, max_turn_seconds=0.3) as endpoint:
+        calls = [
+            endpoint.inference.StreamGenerate(ask(f"{i}", max_tokens=1900), metadata=endpoint.auth)
+            for i in range(40)
+        ]
+        await asyncio.gather(*(call.read() for call in calls))
+        await until(lambda: endpoint.deps.admission.held == 0)
+        for call in calls:
+            call.cancel()
+
+
+async def test_the_only_replica_that_dies_before_the_first_token_is_not_called_full() -> None:
+    async with running_gateway() as endpoint:
+        endpoint.replicas[0].engine.fail_after_steps = 0
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await endpoint.inference.Generate(ask(max_tokens=5), metadata=endpoint.auth)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_replica_that_took_over_an_address_is_not_believed() -> None:
+    async with running_gateway(replicas=2) as endpoint:
+        one, other = endpoint.replicas
+        await one.server.stop(0)
+        await other.server.stop(0)
+        await until(lambda: not any(link.ready for link in endpoint.deps.directory.links()))
+        await other.server.start("127.0.0.1", int(one.lease.address.rpartition(":")[2]))
+        link = endpoint.deps.directory.links()[0]
+        assert (await link.serve()).startswith("another replica answers")
+        assert not link.ready
