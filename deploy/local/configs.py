@@ -13,6 +13,7 @@ from deploy.local.secrets import Secrets
 OVERRIDDEN = ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "REDIS_URL", "KEY_PEPPER", "LINK_TOKEN", "MODELS")
 
 CPU_CONTEXT = 8192  # tokens; what a CPU answers within patience
+CPU_ANSWER, GPU_ANSWER = 512, 4096  # tokens at most where a request names no maximum
 SIM_VOCABULARY = 49152
 SIM_ANSWER = 64  # tokens of an invented answer, about
 
@@ -72,7 +73,7 @@ def revision(checkpoint: Path) -> str:
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
-def write_gateway(home: Home, stack: Stack, secrets: Secrets) -> None:
+def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice) -> None:
     fields = {
         "listen": stack.endpoint,
         "health_listen": stack.health,
@@ -85,6 +86,7 @@ def write_gateway(home: Home, stack: Stack, secrets: Secrets) -> None:
     # A client on this machine may look around; its user could read all of this anyway.
     lines += [
         "reflection = true",
+        f"default_max_tokens = {GPU_ANSWER if choice.gpu else CPU_ANSWER}",
         "",
         "[models]",
         f"{json.dumps(stack.model)} = {json.dumps(stack.checkpoint)}",

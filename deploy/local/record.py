@@ -43,10 +43,14 @@ class Stack:
         """None if there is no record. ValueError if the file is not one."""
         try:
             fields = json.loads(path.read_text())
+            processes = [Process(**process) for process in fields.pop("processes")]
+            if not all(isinstance(process.pid, int) for process in processes):
+                raise TypeError
+            return cls(**fields, processes=processes)
         except FileNotFoundError:
             return None
-        try:
-            processes = [Process(**process) for process in fields.pop("processes")]
-            return cls(**fields, processes=processes)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a record of a stack: {error}") from error
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged: move it away. What it listed may still run: "
+                f"those processes have {MARK} in their environment"
+            ) from error

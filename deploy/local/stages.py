@@ -127,11 +127,11 @@ def keep_replica_log(run: Run) -> Path | None:
 
 
 def gateway(run: Run, stage: Stage) -> None:
-    configs.write_gateway(run.home, run.stack, run.secrets)
+    configs.write_gateway(run.home, run.stack, run.secrets, run.choice)
     for name in configs.OVERRIDDEN:
         if f"HEADRACE_{name}" in run.env:
             raise StageFailed(f"HEADRACE_{name} is set", do="unset it: a local stack sets this itself")
-    config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
+    config = {"HEADRACE_CONFIG": str(run.home.gateway_config), "TMPDIR": run.stack.scratch}
     process = run.spawn("gateway", [sys.executable, "-m", "services.gateway"], config)
     run.wait_for(lambda: probes.serving(run.stack.health), process, 60, TRY_AGAIN)
     stage.note = f"SERVING at {run.stack.endpoint}"

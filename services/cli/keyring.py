@@ -26,6 +26,9 @@ DAY = 86400.0
 T = TypeVar("T")
 
 
+MAX_DAYS = 36_500
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     redis_url: str = field(repr=False)
@@ -33,6 +36,8 @@ class Access:
 
 
 def create(tenant: str, name: str, days: float | None, to: Path | None, *, as_json: bool) -> None:
+    if days is not None and not 0 < days <= MAX_DAYS:
+        raise CliError(f"--days takes a number above 0, at most {MAX_DAYS}", code=USAGE)
     access, now = _access(), time.time()
     expires = None if days is None else now + days * DAY
     try:
@@ -118,4 +123,7 @@ def _shown(record: KeyRecord) -> dict[str, str]:
 
 
 def _date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%F %T}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%F %T}"
+    except (ValueError, OverflowError, OSError):
+        return "unreadable"

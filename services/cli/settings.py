@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from deploy.local.home import Home
 from services.cli.exits import USAGE, CliError
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import GatewaySettings, unknown_variables
 
 MASK = "********"
 PREFIX = "HEADRACE_"
@@ -48,9 +48,10 @@ def effective(env: Mapping[str, str] = os.environ) -> Effective:
     path = _file(env)
     filed = {} if path is None else _read(path)
     fields = GatewaySettings.model_fields
-    unknown = sorted(set(filed) - set(fields))
-    if unknown:
+    if unknown := sorted(set(filed) - set(fields)):
         raise CliError(f"{path} has unknown settings: {', '.join(unknown)}", code=USAGE)
+    if unknown := unknown_variables(env):
+        raise CliError(f"no such setting: {', '.join(unknown)}", code=USAGE)
     return Effective(tuple(_setting(name, fields[name], env, filed, path) for name in fields), path)
 
 
@@ -89,3 +90,15 @@ def _setting(
 
 def _plain(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def wrong_values(found: Effective) -> list[str]:
+    """One line for each value that a gateway would refuse; a setting that is missing is not wrong yet."""
+    if found.file is not None:
+        os.environ.setdefault("HEADRACE_CONFIG", str(found.file))
+    try:
+        GatewaySettings()
+    except ValidationError as error:
+        problems = (problem for problem in error.errors() if problem["type"] != "missing")
+        return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}" for problem in problems]
+    return []

@@ -28,6 +28,9 @@ def up(model: str | None, engine: str | None, port: int, patience: float) -> Non
         raise CliError(str(error), code=USAGE) from error
     except (stack.Refused, ValueError) as error:
         raise CliError(str(error)) from error
+    except OSError as error:
+        advice = "Set HEADRACE_HOME to a folder that you may write."
+        raise CliError(f"{error.filename or home.root}: {error.strerror}", advice) from error
     except stack.BringUpFailed as error:
         raise CliError(_failure(error), code=FAILED) from error
     report.line(_welcome(running, home, report.elapsed) if started else _already(running))
@@ -63,7 +66,7 @@ def _command() -> str:
 
 
 def _already(running: Stack) -> str:
-    return f"Headrace is already up: {running.model} on {running.engine} at {running.endpoint}."
+    return f"Headrace is already up: {running.model} on {running.engine} at {running.endpoint}; see `headrace status`."
 
 
 def down() -> None:

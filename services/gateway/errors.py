@@ -1,11 +1,12 @@
 """An operator's mistake ends the process with one line that says what to do, and no traceback."""
 
+import os
 import sys
 from typing import NoReturn
 
 from pydantic import ValidationError
 
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import GatewaySettings, unknown_variables
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: a restart will not help
 
@@ -17,6 +18,8 @@ def stop_with(reason: str) -> NoReturn:
 
 def load_settings() -> GatewaySettings:
     """The settings, or exit with each wrong one named."""
+    if unknown := unknown_variables(os.environ):
+        stop_with(f"no such setting: {', '.join(unknown)}; `headrace config` lists those there are")
     try:
         return GatewaySettings()
     except ValidationError as error:

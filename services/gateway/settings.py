@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,10 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+PREFIX = "HEADRACE_"
+# Of the command and the local stack, not settings of a gateway.
+OTHER_VARIABLES = {"CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "STACK"}
 
 Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
 
@@ -30,7 +35,7 @@ class GatewaySettings(BaseSettings):
     """Addresses are host:port. Times are seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADRACE_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
     listen: Address = Field("127.0.0.1:50051", description="public gRPC API")
@@ -81,3 +86,10 @@ class GatewaySettings(BaseSettings):
         path = os.environ.get("HEADRACE_CONFIG")
         files = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
         return (init_settings, env_settings, *files)
+
+
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """HEADRACE_* variables that nothing reads: a mistyped name must not pass for a setting."""
+    known = OTHER_VARIABLES | {name.upper() for name in GatewaySettings.model_fields}
+    ours = (name for name in env if name.startswith(PREFIX))
+    return sorted(name for name in ours if name.removeprefix(PREFIX).split("__")[0] not in known)

@@ -1,6 +1,7 @@
 """The command as a user meets it: help, exit codes, one line for a mistake."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from services.cli.main import main
 from services.cli.settings import MASK, effective
 from services.cli.where import find
 
+ROOT = Path(__file__).parents[3]
 HEAVY = ("ray", "vllm", "torch", "grpc", "redis", "pydantic")
 
 
@@ -142,3 +144,39 @@ def test_doctor_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
     checks = json.loads(capsys.readouterr().out)
     assert {"name", "verdict", "found", "advice"} == set(checks[0])
     assert code == int(any(check["verdict"] == "fail" for check in checks))
+
+
+def run_cli(tmp_path: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    argv = [sys.executable, "-m", "services.cli", *words]
+    return subprocess.run(
+        argv, env=kept | {"HEADRACE_HOME": str(tmp_path)} | env, cwd=ROOT, text=True, capture_output=True
+    )
+
+
+@pytest.mark.parametrize("damage", ["", "{", "null", "[]", '{"id": 1}', '{"processes": [{"pid": "x"}]}'])
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path, command: str, damage: str) -> None:
+    (tmp_path / "stack.json").write_text(damage)
+    done = run_cli(tmp_path, command)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert str(tmp_path / "stack.json") in done.stderr and "move it away" in done.stderr
+
+
+def test_a_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_cli(tmp_path / "file" / "home", "up", "--engine", "sim")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "HEADRACE_HOME" in done.stderr
+
+
+def test_config_refuses_what_a_gateway_would_refuse(tmp_path: Path) -> None:
+    unknown = run_cli(tmp_path, "config", HEADRACE_FOO="1")
+    assert unknown.returncode == 2 and "HEADRACE_FOO" in unknown.stderr
+    wrong = run_cli(tmp_path, "config", HEADRACE_MAX_TURNS="abc")
+    assert wrong.returncode == 2 and "max_turns" in wrong.stderr
+
+
+@pytest.mark.parametrize("days", ["nan", "-1", "0", "inf", "1e300"])
+def test_days_of_a_key_are_bounded(tmp_path: Path, days: str) -> None:
+    done = run_cli(tmp_path, "keys", "create", "--tenant", "a", f"--days={days}")
+    assert done.returncode == 2 and "--days" in done.stderr
