@@ -1,21 +1,23 @@
 """Leases from Redis, where the replicas write them (cluster/serving/lease.py)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 
 from services.backend.port import Lease
 from services.store.connect import store_errors
-from services.telemetry.logs import log
 
 REPLICAS = "headrace:replicas"
 LEASE = "headrace:lease:"
 
 
 class RedisLeases:
-    def __init__(self, client: Redis) -> None:
+    """`on_unreadable(replica)` hears of a lease that this version cannot read: it must not hide the others."""
+
+    def __init__(self, client: Redis, on_unreadable: Callable[[str], None]) -> None:
         self._client = client
+        self._on_unreadable = on_unreadable
 
     async def read(self) -> Sequence[Lease]:
         async with store_errors():
@@ -23,19 +25,19 @@ class RedisLeases:
             values = {name: await self._client.get(LEASE + name) for name in names}
             if gone := [name for name, value in values.items() if value is None]:
                 await self._client.srem(REPLICAS, *gone)
-        read = [_lease(name, value) for name, value in values.items() if value is not None]
-        return [lease for lease in read if lease is not None]
+        found = {name: _lease(value) for name, value in values.items() if value is not None}
+        for name in (name for name, lease in found.items() if lease is None):
+            self._on_unreadable(name)
+        return [lease for lease in found.values() if lease is not None]
 
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _lease(name: str, value: bytes | str) -> Lease | None:
-    """None for a lease that this version cannot read: one odd replica must not hide the others."""
+def _lease(value: bytes | str) -> Lease | None:
     try:
         fields = json.loads(value)
         return Lease(**{name: fields[name] for name in Lease.__dataclass_fields__})
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("unreadable lease", replica=name, reason=type(error).__name__)
+    except (ValueError, KeyError, TypeError):
         return None

@@ -41,7 +41,7 @@ class Stores:
 
 def redis_stores(client: Redis) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds())
-    return Stores(RedisKeyStore(client), sessions, RedisLeases(client))
+    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable))
 
 
 async def check_store(client: Redis) -> None:
@@ -86,6 +86,10 @@ def directory(settings: GatewaySettings, leases: LeaseSource, tasks: Tasks) -> D
         tasks=tasks,
         on_change=note_link,
     )
+
+
+def note_unreadable(replica: str) -> None:
+    log.warning("unreadable lease", replica=replica)
 
 
 def note_link(lease: Lease, state: LinkState, reason: str) -> None:

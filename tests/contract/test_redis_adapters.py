@@ -1,6 +1,7 @@
 """What only the Redis adapters promise: keys, faults, repeats."""
 
 import asyncio
+import json
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from services.backend.redis import RedisLeases
 from services.core.errors import Conflict, Internal, StoreAway
 from services.core.request import Message, Role
 from services.sessions.redis import RedisSessionStore, _index, _keys
@@ -186,3 +188,17 @@ async def test_the_index_forgets_what_expired(valkey_client: Redis) -> None:
     for _ in range(2):
         await stores.sessions.create("acme", (), 3600.0)
     assert [await valkey_client.zcard(key) for key in _index("acme")] == [3, 3]
+
+
+async def test_a_lease_that_cannot_be_read_does_not_hide_the_others(valkey_client: Redis) -> None:
+    fields = {
+        "replica": "good", "address": "127.0.0.1:1", "model": "m", "revision": "", "epoch": 1,
+        "capacity": 1, "engine": "sim", "context_length": 1, "field_of_tomorrow": 1,
+    }  # fmt: skip
+    odd = {"torn": b"{", "short": b"{}", "list": b"[]", "good": json.dumps(fields).encode()}
+    for name, value in odd.items():
+        await valkey_client.set(f"headrace:lease:{name}", value)
+        await valkey_client.sadd("headrace:replicas", name)
+    unreadable: list[str] = []
+    leases = await RedisLeases(valkey_client, unreadable.append).read()
+    assert [lease.replica for lease in leases] == ["good"] and sorted(unreadable) == ["list", "short", "torn"]
