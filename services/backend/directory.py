@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from services.backend.link import Link, LinkState
 from services.backend.port import Lease, LeaseSource
@@ -77,7 +78,7 @@ class Directory:
             member.link.ping()
 
     def _join(self, lease: Lease) -> None:
-        link = Link(lease, self.gateway, self.token, lambda state: self.on_change(lease, state, ""))
+        link = Link(lease, self.gateway, self.token, partial(self.on_change, lease))
         self._members[lease.replica] = Member(
             link, self.tasks.start(self._keep(link), f"link {lease.replica}")
         )
@@ -93,7 +94,6 @@ class Directory:
     async def _keep(self, link: Link) -> None:
         delay = FIRST_RETRY
         while True:
-            reason = await link.serve()
-            self.on_change(link.lease, LinkState.DOWN, reason)
+            await link.serve()
             delay = FIRST_RETRY if link.was_up else min(delay * 2, LAST_RETRY)
             await asyncio.sleep(delay)

@@ -1,7 +1,7 @@
 """The gateway's end of the engine link: one stream to one replica, all turns on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from enum import StrEnum
 
 import grpc
@@ -47,7 +47,9 @@ class Link:
     called again to reconnect. All other methods are synchronous and belong to the event loop's thread.
     """
 
-    def __init__(self, lease: Lease, gateway: str, token: str, on_state: Callable[[LinkState], None]) -> None:
+    def __init__(
+        self, lease: Lease, gateway: str, token: str, on_state: Callable[[LinkState, str], None]
+    ) -> None:
         self.lease = lease
         self.load = Load(capacity=lease.capacity)
         self.state = LinkState.CONNECTING
@@ -61,10 +63,6 @@ class Link:
         self._sinks: dict[int, Sink] = {}
         self._last_id = 0
         self._commands: asyncio.Queue[pb.Command] = asyncio.Queue()
-
-    @property
-    def open_orders(self) -> int:
-        return len(self._sinks)
 
     @property
     def ready(self) -> bool:
@@ -109,17 +107,22 @@ class Link:
         self._set(LinkState.CONNECTING)
         async with grpc.aio.insecure_channel(self.lease.address, options=CHANNEL_OPTIONS) as channel:
             call = link_pb2_grpc.EngineLinkStub(channel).Connect(self._outgoing())
+            reason = "given up"
             try:
-                async for frame in call:
-                    if (stranger := self._stranger(frame)) is not None:
-                        return stranger
-                    self._receive(frame)
-                return "the replica closed the link"
+                reason = await self._listen(call)
             except grpc.aio.AioRpcError as error:
-                return f"{error.code().name}: {error.details()}"
+                reason = f"{error.code().name}: {error.details()}"
             finally:
                 call.cancel()
-                self._lose()
+                self._lose(reason)
+            return reason
+
+    async def _listen(self, call: AsyncIterable[pb.Frame]) -> str:
+        async for frame in call:
+            if (stranger := self._stranger(frame)) is not None:
+                return stranger
+            self._receive(frame)
+        return "the replica closed the link"
 
     async def _outgoing(self) -> AsyncIterator[pb.Command]:
         yield pb.Command(hello=self._hello)
@@ -182,18 +185,18 @@ class Link:
         self._heard = asyncio.get_running_loop().time()
         self.load = Load(load.running, load.waiting, load.kv_use, load.queued_tokens, load.capacity)
 
-    def _lose(self) -> None:
-        self._set(LinkState.DOWN)
+    def _lose(self, reason: str) -> None:
+        self._set(LinkState.DOWN, reason)
         lost, self._sinks = self._sinks, {}
         for sink in lost.values():
             sink.ended(Cause.LOST, "the link to the replica broke")
 
-    def _set(self, state: LinkState) -> None:
+    def _set(self, state: LinkState, reason: str = "") -> None:
         if state is not LinkState.CONNECTING:
             self.tried.set()
         if state is not self.state:
             self.state = state
-            self._on_state(state)
+            self._on_state(state, reason)
 
 
 def _submit(order_id: int, order: Order) -> pb.Submit:

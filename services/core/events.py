@@ -52,4 +52,3 @@ class Failed:
 
 
 Event = Started | Delta | Usage | Finished | Failed
-Terminal = Finished | Failed

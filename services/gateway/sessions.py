@@ -16,7 +16,6 @@ from services.sessions.port import Session
 Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_TTL, MIN_TTL, MAX_TTL = 86_400, 60, 2_592_000  # seconds
-DEFAULT_PAGE, MAX_PAGE = 50, 100
 WIRE_ROLES: dict[Role, Any] = {role: number for number, role in ROLES.items()}
 
 
@@ -36,7 +35,7 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
 
     async def List(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         tenant = await self._deps.keyring.identify(authorization(context))
-        page = await self._deps.sessions.list(tenant.id, _page_size(request), request.page_token)
+        page = await self._deps.sessions.list(tenant.id, request.page_size, request.page_token)
         return pb.ListSessionsResponse(
             sessions=[_wire(session, with_messages=False) for session in page.sessions],
             next_page_token=page.next_page_token,
@@ -53,12 +52,6 @@ def _ttl(request: pb.CreateSessionRequest) -> int:
     if not MIN_TTL <= ttl <= MAX_TTL:
         raise InvalidRequest(Violation("ttl_seconds", f"{MIN_TTL} to {MAX_TTL} seconds; {ttl} was sent"))
     return ttl
-
-
-def _page_size(request: pb.ListSessionsRequest) -> int:
-    if not 0 <= request.page_size <= MAX_PAGE:
-        raise InvalidRequest(Violation("page_size", f"0 to {MAX_PAGE}; {request.page_size} was sent"))
-    return request.page_size or DEFAULT_PAGE
 
 
 def _wire(session: Session, with_messages: bool = True) -> pb.Session:

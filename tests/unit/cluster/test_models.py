@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models.catalogue import MODELS
 from cluster.models.smollm2 import MANIFEST, CheckpointError, staged, verify
 
 
@@ -53,8 +52,3 @@ def test_a_missing_file_is_found(checkpoint: Path) -> None:
 
 def test_the_manifest_names_its_source(checkpoint: Path) -> None:
     assert "source" in (checkpoint / MANIFEST).read_text()
-
-
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_the_default_plan_divides_the_heads(model: object) -> None:
-    assert model.splits_into(model.tensor_parallel_size)  # type: ignore[attr-defined]
