@@ -13,6 +13,10 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# xgrammar 0.2.8 shares compiled rules without regard to the token ids in them, between grammars and within
+# one: a marker is then refused where another one's mask stands. Without a cache it does not.
+GRAMMAR_CACHE = {"VLLM_XGRAMMAR_CACHE_MB": "0"}
+
 # vLLM's executor for a shard that computes in the engine core's own process.
 LONE_SHARD = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
@@ -27,11 +31,12 @@ class VllmSettings(BaseModel):
     pipeline_parallel_size: PositiveInt = 1
     max_model_len: PositiveInt = 4096
     max_num_seqs: PositiveInt = 128
-    dtype: str = Field(default="auto", description='"auto" is float32 on CPUs')
+    dtype: str = Field(default="auto", description='"auto" on CPUs is float32, bfloat16 for gpt-oss')
     kv_cache_gib: PositiveInt = Field(default=1, description="KV cache on CPUs, GiB per shard")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, lt=1)
     enforce_eager: bool | None = Field(default=None, description="no compilation; None is so on CPUs only")
     omp_threads_bind: str = Field(default="auto", description='cores per shard on CPUs, such as "0|1"')
+    logits_processors: tuple[str, ...] = Field(default=(), description="import paths; for tests")
 
     @property
     def shards(self) -> int:
@@ -40,7 +45,11 @@ class VllmSettings(BaseModel):
 
 def environment(settings: VllmSettings) -> dict[str, str]:
     """Variables that must be set before vLLM is imported."""
-    return OFFLINE | {
-        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
-        "VLLM_CPU_OMP_THREADS_BIND": settings.omp_threads_bind,
-    }
+    return (
+        OFFLINE
+        | GRAMMAR_CACHE
+        | {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": settings.omp_threads_bind,
+        }
+    )

@@ -6,7 +6,9 @@ named in this file and held by the contract test against reference.py.
 """
 
 import asyncio
+import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +19,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.stats import SchedulerStats
@@ -39,10 +41,18 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
+from cluster.engine.vocabulary import grammar_tokenizer
+
+# Where in its source xgrammar raised.
+XGRAMMAR_PLACE = re.compile(r"^\[[^]]*\] \S+: ")
 
 
 class VllmEngine:
-    """Engine port over an AsyncLLM whose output handler was never started."""
+    """Engine port over an AsyncLLM whose output handler was never started.
+
+    A structural tag is checked in a thread, so that a large one delays nobody's tokens; `cancel` reaches
+    a turn there too.
+    """
 
     def __init__(self, llm: AsyncLLM) -> None:
         if llm.output_handler is not None:
@@ -52,14 +62,27 @@ class VllmEngine:
         self._names: dict[int, str] = {}
         self._prefills: dict[int, int] = {}
         self._logprobs: dict[int, int] = {}
+        self._checking: set[int] = set()
         self._stats = SchedulerStats()
         self._steps = 0
         self.description = describe(llm)
 
     async def submit(self, request: EngineRequest) -> None:
-        processor = self._llm.input_processor
+        if not request.structural_tag:
+            await self._add(request, self._prepare(request))
+            return
+        check_structure(request, self._llm)
+        self._checking.add(request.id)
         try:
-            core_request = processor.process_inputs(
+            core_request = await asyncio.to_thread(self._prepare, request)
+            if request.id in self._checking:
+                await self._add(request, core_request)
+        finally:
+            self._checking.discard(request.id)
+
+    def _prepare(self, request: EngineRequest) -> EngineCoreRequest:
+        try:
+            return self._llm.input_processor.process_inputs(
                 str(request.id),
                 tokens_input(request.prompt, cache_salt=request.cache_salt or None),
                 sampling(request),
@@ -67,8 +90,10 @@ class VllmEngine:
                 arrival_time=time.time(),
             )
         except (VLLMClientError, ValueError) as error:
-            raise RequestRejected(first_line(error)) from error
-        processor.assign_request_id(core_request)
+            raise RequestRejected(refusal(error)) from error
+
+    async def _add(self, request: EngineRequest, core_request: EngineCoreRequest) -> None:
+        self._llm.input_processor.assign_request_id(core_request)
         self._ids[core_request.request_id] = request.id
         self._names[request.id] = core_request.request_id
         self._prefills[request.id] = len(request.prompt)
@@ -80,6 +105,7 @@ class VllmEngine:
             raise EngineDead(first_line(error)) from error
 
     async def cancel(self, ids: Sequence[int]) -> None:
+        self._checking.difference_update(ids)
         names = [name for id in ids if (name := self._forget(id)) is not None]
         try:
             await self._llm.engine_core.abort_requests_async(names)
@@ -101,7 +127,7 @@ class VllmEngine:
         return arrays.freeze()
 
     def load(self) -> Load:
-        turns = len(self._ids)
+        turns = len(self._ids) + len(self._checking)
         running = min(self._stats.num_running_reqs, turns)
         return Load(
             running=running,
@@ -149,24 +175,37 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
     if not (Path(settings.checkpoint) / "config.json").is_file():
         # vLLM would take the path for a name on the hub and complain of its characters.
         raise FileNotFoundError(f"{settings.checkpoint} is no checkpoint folder: it has no config.json")
+    with grammar_tokenizer(Path(settings.checkpoint)) as tokenizer:
+        return AsyncLLM.from_engine_args(arguments(settings, tokenizer))
+
+
+def arguments(settings: VllmSettings, tokenizer: Path | None) -> AsyncEngineArgs:
+    """Prompts arrive as ids and defaults come from the gateway; the tokenizer is for grammars alone."""
     cpu = current_platform.is_cpu()
-    args = AsyncEngineArgs(
+    return AsyncEngineArgs(
         model=settings.checkpoint,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend=executor(settings, cpu),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
-        dtype="float32" if cpu and settings.dtype == "auto" else settings.dtype,
+        dtype=cpu_dtype(settings) if cpu and settings.dtype == "auto" else settings.dtype,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         enforce_eager=cpu if settings.enforce_eager is None else settings.enforce_eager,
-        # Prompts arrive as ids and defaults come from the gateway.
-        skip_tokenizer_init=True,
+        tokenizer=None if tokenizer is None else str(tokenizer),
+        skip_tokenizer_init=tokenizer is None,
+        structured_outputs_config={"backend": "xgrammar"},
+        logits_processors=list(settings.logits_processors) or None,
         generation_config="vllm",
         enable_prefix_caching=True,
         enable_log_requests=False,
     )
-    return AsyncLLM.from_engine_args(args)
+
+
+def cpu_dtype(settings: VllmSettings) -> str:
+    """Without AVX-512 bfloat16 is slow, but vLLM's experts of gpt-oss run in nothing else."""
+    config = json.loads((Path(settings.checkpoint) / "config.json").read_text())
+    return "bfloat16" if config.get("model_type") == "gpt_oss" else "float32"
 
 
 def executor(settings: VllmSettings, cpu: bool) -> str | None:
@@ -190,6 +229,22 @@ async def start(settings: VllmSettings) -> VllmEngine:
         raise EngineDead(f"vllm does not start: {first_line(error)}") from error
 
 
+def check_structure(request: EngineRequest, llm: AsyncLLM) -> None:
+    """What a grammar needs beside itself. Raises RequestRejected."""
+    if llm.model_config.skip_tokenizer_init:
+        raise RequestRejected("structural_tag cannot be followed: the checkpoint has no tokenizer.json")
+    if not request.stop_ids:
+        raise RequestRejected("structural_tag needs stop_ids: the output ends with one of them")
+
+
+def refusal(error: Exception) -> str:
+    """vLLM says that a structural tag is invalid; xgrammar, whose error is the cause, says why."""
+    if error.__cause__ is None:
+        return first_line(error)
+    reason = XGRAMMAR_PLACE.sub("", first_line(error.__cause__))
+    return f"structural_tag is invalid: {printable(reason)}"
+
+
 def describe(llm: AsyncLLM) -> Description:
     config = llm.model_config
     return Description(f"vllm {vllm.__version__}", config.max_model_len, config.get_vocab_size())
@@ -211,10 +266,15 @@ def sampling(request: EngineRequest) -> SamplingParams:
         stop_token_ids=list(request.stop_ids),
         ignore_eos=True,
         logprobs=request.logprobs,
+        structured_outputs=structured(request),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
     )
+
+
+def structured(request: EngineRequest) -> StructuredOutputsParams | None:
+    return StructuredOutputsParams(structural_tag=request.structural_tag) if request.structural_tag else None
 
 
 def first(id: int, output: EngineCoreOutput) -> First:
@@ -243,6 +303,10 @@ def finish(id: int, reason: FinishReason, tokens: Sequence[int]) -> Finished:
     if reason is FinishReason.LENGTH:
         return Finished(id, Cause.LENGTH)
     return Finished(id, Cause.ENGINE, detail=f"the engine ended the turn: {reason}")
+
+
+def printable(text: str) -> str:
+    return "".join(c for c in text[:300] if c.isprintable())
 
 
 def first_line(error: BaseException) -> str:

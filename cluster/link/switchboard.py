@@ -6,6 +6,7 @@ One task reads the engine. A turn is one row in a table: no task, queue or lock 
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import count, islice, repeat
 from typing import Protocol
 
@@ -81,6 +82,7 @@ class Switchboard:
         self._connections = count(1)
         self._probe_ids = count(1)
         self._probing = 0
+        self._starting: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._pump: asyncio.Task[None] | None = None
@@ -92,6 +94,8 @@ class Switchboard:
     async def stop(self) -> None:
         """End the turns still on the board as DRAINING and stop reading."""
         await self.end_all(Cause.DRAINING)
+        if self._starting:
+            await asyncio.wait(self._starting)
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait([self._pump])
@@ -105,10 +109,17 @@ class Switchboard:
 
     async def submit(self, sink: Sink, request: EngineRequest) -> None:
         """Start a turn, or put the reason against it into the sink."""
-        if (cause := self._refusal()) is None:
-            await self._start(sink, request)
-        else:
+        if (cause := self._refusal()) is not None:
             sink.finish(request.id & ID_MASK, Finished(request.id, cause, detail=self.death))
+            return
+        self._place(sink, request.id)
+        if request.structural_tag:
+            # The engine checks it for a while; commands that follow on the link do not wait for that.
+            starting = asyncio.create_task(self._start(request), name="start of a turn")
+            self._starting.add(starting)
+            starting.add_done_callback(partial(self._started, request.id))
+        else:
+            await self._start(request)
 
     async def cancel(self, ids: Iterable[int]) -> None:
         """Drop turns from the engine at once; each that still ran ends as CANCELLED."""
@@ -130,7 +141,8 @@ class Switchboard:
         probe, id = Probe(), next(self._probe_ids)
         self._probing += 1
         try:
-            await self._start(probe, EngineRequest(id=id, prompt=[1], max_tokens=1, temperature=0))
+            self._place(probe, id)
+            await self._start(EngineRequest(id=id, prompt=[1], max_tokens=1, temperature=0))
             await probe.done
         finally:
             self._probing -= 1
@@ -151,16 +163,30 @@ class Switchboard:
         # A canary on the board must not cost a turn its place.
         return Cause.FULL if len(self._sinks) - self._probing >= self.capacity else None
 
-    async def _start(self, sink: Sink, request: EngineRequest) -> None:
-        # The sink stands before the engine knows the turn: a step may end while submit awaits.
-        self._sinks[request.id] = sink
+    def _place(self, sink: Sink, id: int) -> None:
+        """The sink stands before the engine knows the turn: a step may end while its submit awaits."""
+        self._sinks[id] = sink
         self._idle.clear()
+
+    async def _start(self, request: EngineRequest) -> None:
+        if request.id not in self._sinks:
+            # It was cancelled before it began.
+            return
         try:
             await self.engine.submit(request)
         except EngineError as error:
-            if self._forget(request.id) is not None:
-                cause = Cause.REJECTED if isinstance(error, RequestRejected) else Cause.ENGINE
-                sink.finish(request.id & ID_MASK, Finished(request.id, cause, detail=str(error)))
+            cause = Cause.REJECTED if isinstance(error, RequestRejected) else Cause.ENGINE
+            self._end(request.id, cause, str(error))
+
+    def _started(self, id: int, starting: asyncio.Task[None]) -> None:
+        self._starting.discard(starting)
+        if not starting.cancelled() and (error := starting.exception()) is not None:
+            log.error("the start of a turn failed", exc_info=error)
+            self._end(id, Cause.ENGINE, f"the start of the turn failed: {type(error).__name__}")
+
+    def _end(self, id: int, cause: Cause, detail: str) -> None:
+        if (sink := self._forget(id)) is not None:
+            sink.finish(id & ID_MASK, Finished(id, cause, detail=detail))
 
     async def _drop(self, sinks: dict[int, Sink], cause: Cause, detail: str = "") -> None:
         for id, sink in sinks.items():
