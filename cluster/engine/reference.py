@@ -23,10 +23,11 @@ from cluster.engine.port import (
     First,
     Load,
     Logprobs,
+    RequestRejected,
     StepArrays,
     StepOutput,
 )
-from cluster.engine.vllm import describe, first_line, sampling
+from cluster.engine.vllm import check_structure, describe, first_line, refusal, sampling
 
 
 class ReferenceEngine:
@@ -67,6 +68,12 @@ class ReferenceEngine:
         await asyncio.to_thread(self._llm.shutdown)
 
     async def _generate(self, request: EngineRequest) -> None:
+        if request.structural_tag:
+            try:
+                check_structure(request, self._llm)
+            except RequestRejected as rejection:
+                self._end(request.id, Cause.REJECTED, str(rejection))
+                return
         prompt = tokens_input(request.prompt, cache_salt=request.cache_salt or None)
         try:
             async for output in self._llm.generate(prompt, sampling(request), str(request.id)):
@@ -74,7 +81,7 @@ class ReferenceEngine:
         except EngineDeadError as error:
             self._outputs.put_nowait(EngineDead(first_line(error)))
         except (VLLMClientError, ValueError) as error:
-            self._end(request.id, Cause.REJECTED, first_line(error))
+            self._end(request.id, Cause.REJECTED, refusal(error))
         except EngineGenerateError as error:
             self._end(request.id, Cause.ENGINE, first_line(error))
 

@@ -1,31 +1,222 @@
 """Structural tags checked before a grammar compiler sees them.
 
-A grammar can be small to write and endless to compile, or so ambiguous that every step of the engine
-waits for it, and neither can be interrupted. So what an engine takes is bounded by its form: known formats,
-counts and sizes below the limits here. A keyword that xgrammar would ignore is refused too: the output
-would not follow the schema.
+A grammar that is short to write can be endless to compile, and nothing can interrupt the compiler. So a tag
+is bounded by its form: known formats, and depth, size and weight below the limits here, which were measured.
+A keyword that xgrammar would ignore is refused too: the output would not follow the schema.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 from cluster.engine.port import RequestRejected
 
-MAX_DEPTH = 64
-MAX_NODES = 4096
-MAX_COUNT = 1000
-MAX_PRODUCT = 10_000
-MAX_PATTERN = 1024
+MAX_DEPTH = 32  # objects and arrays within each other, the tag's own included
+MAX_VALUES = 5000  # numbers, strings, objects, arrays and keys
+MAX_TEXT = 32 * 1024  # letters of all texts and keys together
+MAX_PATTERN = 512  # letters of a regular expression
+MAX_WEIGHT = 1024  # letters that patterns spell at most, counted repetitions written out
+MAX_CHOICES = 8  # optional or counted parts of a pattern, whose ways to match multiply
+MAX_LENGTHS = 512  # sum of the lengths that strings are bounded by, of which none costs more than the next
+LONG = 256
+MAX_OPTIONAL = 64  # properties that are not required
 
-FORMATS = {
-    "sequence": {"elements"},
-    "or": {"elements"},
-    "optional": {"content"},
-    "const_string": {"value"},
-    "token": {"token"},
-    "any_tokens": {"exclude_tokens", "max_tokens"},
-    "any_text": {"excludes", "max_tokens"},
-    "json_schema": {"json_schema", "max_whitespace_cnt"},
-    "regex": {"pattern"},
+FORMATS = ("sequence", "or", "optional", "const_string", "token", "any_tokens", "json_schema", "regex")
+
+IGNORED = {
+    *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "multipleOf"),
+    *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedItems", "$dynamicRef"),
 }
+SCHEMA = ("items", "additionalItems", "additionalProperties", "unevaluatedProperties", "propertyNames")
+SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+
+
+def check_structural_tag(text: str, stop_ids: Collection[int]) -> list[Any]:
+    """The JSON schemas of a tag that an engine may compile.
+
+    Raises RequestRejected, with what does not hold.
+    """
+    try:
+        tag = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid("it is not JSON") from error
+    check_size(tag)
+    if not isinstance(tag, dict) or tag.get("type") != "structural_tag" or "format" not in tag:
+        raise invalid("it is not of the form {type: structural_tag, format: ...}")
+    walk = Walk(stop_ids)
+    walk.format(tag["format"])
+    return walk.schemas
+
+
+def invalid(reason: str) -> RequestRejected:
+    return RequestRejected(f"structural_tag is invalid: {reason}")
+
+
+def check_size(tag: Any) -> None:
+    values = letters = 0
+    level = [tag]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return
+        values += len(level)
+        if values > MAX_VALUES:
+            raise invalid(f"it has more than {MAX_VALUES} values")
+        letters += sum(len(check_text(value)) for value in level if isinstance(value, str))
+        if letters > MAX_TEXT:
+            raise invalid(f"its texts are longer than {MAX_TEXT} characters")
+        level = [part for value in level for part in parts(value)]
+    raise invalid(f"it is nested deeper than {MAX_DEPTH}")
+
+
+def parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        yield from value
+    elif isinstance(value, dict):
+        yield from value
+        yield from value.values()
+
+
+def check_text(text: str) -> str:
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise invalid("a text holds NUL or half of a surrogate pair")
+    return text
+
+
+class Walk:
+    """What is seen on the way through a tag, and adds up."""
+
+    def __init__(self, stop_ids: Collection[int]) -> None:
+        self._stop_ids = stop_ids
+        self._lengths = 0
+        self._optional = 0
+        self._weight = 0
+        self.schemas: list[Any] = []
+
+    def format(self, format: Any) -> None:
+        match format:
+            case {"type": "sequence" | "or", "elements": [_, *_] as elements}:
+                for element in elements:
+                    self.format(element)
+            case {"type": "optional", "content": content}:
+                self.format(content)
+            case {"type": "const_string", "value": str()}:
+                pass
+            case {"type": "token", "token": int(token)}:
+                self._token(token)
+            case {"type": "any_tokens"}:
+                pass
+            case {"type": "regex", "pattern": str(pattern)}:
+                self._pattern(pattern)
+            case {"type": "json_schema", "json_schema": dict() | bool() as schema}:
+                self.schemas.append(schema)
+                self._schema(schema)
+            case _:
+                raise invalid(f"a format is none of {', '.join(FORMATS)}, or lacks its fields")
+
+    def _token(self, token: int) -> None:
+        if token in self._stop_ids:
+            # The compiler allows stop ids at the end of the tag only, so the turn could not go on.
+            raise invalid(f"token {token} is a stop id; stop ids follow the tag by themselves")
+
+    def _schema(self, schema: Any) -> None:
+        if not isinstance(schema, dict):
+            return
+        if ignored := IGNORED & schema.keys():
+            raise invalid(f"the keyword {min(ignored)} of a JSON schema is not supported")
+        if not str(schema.get("$ref", "#")).startswith("#"):
+            raise invalid("a $ref does not stay in its schema")
+        self._string(schema)
+        self._object(schema)
+        for key in SCHEMA:
+            value = schema.get(key)
+            for part in value if isinstance(value, list) else [value]:
+                self._schema(part)
+        for key in (*SCHEMAS, *NAMED_SCHEMAS):
+            for part in listed(schema.get(key)):
+                self._schema(part)
+
+    def _string(self, schema: dict[str, Any]) -> None:
+        if "pattern" in schema:
+            self._pattern(str(schema["pattern"]))
+        for pattern in named(schema.get("patternProperties")):
+            self._pattern(pattern)
+        lengths = [value for key in ("minLength", "maxLength") if isinstance(value := schema.get(key), int)]
+        self._lengths += min(LONG, max(lengths, default=0))
+        if self._lengths > MAX_LENGTHS:
+            raise invalid(
+                f"the lengths of its strings, counting {LONG} at most, add up to more than {MAX_LENGTHS}"
+            )
+
+    def _object(self, schema: dict[str, Any]) -> None:
+        required = schema.get("required")
+        self._optional += len(named(schema.get("properties"))) - (
+            len(required) if isinstance(required, list) else 0
+        )
+        if self._optional > MAX_OPTIONAL:
+            raise invalid(f"more than {MAX_OPTIONAL} properties are optional; list them under required")
+
+    def _pattern(self, pattern: str) -> None:
+        if len(pattern) > MAX_PATTERN:
+            raise invalid(f"a pattern is longer than {MAX_PATTERN} characters")
+        written = weigh(pattern)
+        if written.choices > MAX_CHOICES:
+            raise invalid(f"a pattern has more than {MAX_CHOICES} optional or counted parts")
+        if written.nested:
+            raise invalid("a pattern repeats by count what has optional or counted parts")
+        self._weight += written.letters
+        if self._weight > MAX_WEIGHT:
+            raise invalid(f"patterns with their repetitions written out are longer than {MAX_WEIGHT}")
+
+
+# An escape, a class, a counted repetition, or any other single letter.
+ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<low>\d+)(?P<comma>,)?(?P<high>\d*)\}|.", re.DOTALL)
+
+
+class Written(NamedTuple):
+    """A pattern or a part of it, with counted repetitions written out."""
+
+    letters: int = 0
+    choices: int = 0
+    nested: bool = False
+
+    def __add__(self, other: object) -> "Written":
+        assert isinstance(other, Written)
+        return Written(
+            self.letters + other.letters, self.choices + other.choices, self.nested or other.nested
+        )
+
+    def repeated(self, times: int) -> "Written":
+        return Written(self.letters * times, self.choices + 1, self.nested or self.choices > 0)
+
+
+def weigh(pattern: str) -> Written:
+    """What a pattern comes to. A pattern that is none is left to the compiler to refuse."""
+    groups, last = [Written()], Written()
+    for atom in ATOM.finditer(pattern):
+        match atom.group():
+            case "(":
+                groups[-1] += last
+                groups.append(Written())
+                last = Written()
+            case ")" if len(groups) > 1:
+                last = groups.pop() + last
+            case "*" | "+" | "|":
+                pass
+            case "?":
+                last = Written(last.letters, last.choices + 1, last.nested)
+            case _ if atom["low"]:
+                last = last.repeated(max(1, int(atom["high"] or atom["low"]) + (atom["comma"] is not None)))
+            case _:
+                groups[-1] += last
+                last = Written(letters=1)
+    return sum((*groups, last), Written())
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+
+
+def named(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []

@@ -25,6 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
+from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
 from cluster.engine.launch import LONE_SHARD, VllmSettings
 from cluster.engine.port import (
@@ -41,7 +42,10 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
+from cluster.engine.structure import check_structural_tag
 from cluster.engine.vocabulary import grammar_tokenizer
+
+COMBINATION = "a JSON schema joins keywords that cannot be followed together, such as pattern and maxLength"
 
 # Where in its source xgrammar raised.
 XGRAMMAR_PLACE = re.compile(r"^\[[^]]*\] \S+: ")
@@ -71,7 +75,6 @@ class VllmEngine:
         if not request.structural_tag:
             await self._add(request, self._prepare(request))
             return
-        check_structure(request, self._llm)
         self._checking.add(request.id)
         try:
             core_request = await asyncio.to_thread(self._prepare, request)
@@ -81,6 +84,8 @@ class VllmEngine:
             self._checking.discard(request.id)
 
     def _prepare(self, request: EngineRequest) -> EngineCoreRequest:
+        if request.structural_tag:
+            check_structure(request, self._llm)
         try:
             return self._llm.input_processor.process_inputs(
                 str(request.id),
@@ -230,11 +235,14 @@ async def start(settings: VllmSettings) -> VllmEngine:
 
 
 def check_structure(request: EngineRequest, llm: AsyncLLM) -> None:
-    """What a grammar needs beside itself. Raises RequestRejected."""
+    """Everything about a structural tag that does not need a compiler. Raises RequestRejected."""
     if llm.model_config.skip_tokenizer_init:
         raise RequestRejected("structural_tag cannot be followed: the checkpoint has no tokenizer.json")
     if not request.stop_ids:
         raise RequestRejected("structural_tag needs stop_ids: the output ends with one of them")
+    for schema in check_structural_tag(request.structural_tag, request.stop_ids):
+        if has_xgrammar_unsupported_json_features(schema):
+            raise RequestRejected("structural_tag is invalid: " + COMBINATION)
 
 
 def refusal(error: Exception) -> str:

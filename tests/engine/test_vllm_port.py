@@ -3,14 +3,23 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import psutil
 import pytest
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from cluster.engine.port import Cause, Engine, EngineDead, EngineRequest, Finished, First, RequestRejected
+from cluster.engine.port import (
+    Cause,
+    Engine,
+    EngineDead,
+    EngineRequest,
+    Finished,
+    First,
+    Logprobs,
+    RequestRejected,
+)
 from cluster.engine.reference import ReferenceEngine
 from cluster.engine.vllm import VllmEngine
 from cluster.link.server import Identity, LinkServer
@@ -28,6 +37,11 @@ class Outcome:
         self.tokens: dict[int, list[int]] = {}
         self.ends: dict[int, Finished] = {}
         self.firsts: dict[int, First] = {}
+        self.logprobs: dict[int, Logprobs] = {}
+
+
+def values(told: Logprobs) -> tuple[Sequence[float], ...]:
+    return told.sampled, told.top_ids, told.top
 
 
 async def run(engine: Engine, *requests: EngineRequest) -> Outcome:
@@ -39,6 +53,10 @@ async def run(engine: Engine, *requests: EngineRequest) -> Outcome:
         tokens = iter(step.tokens)
         for id, count in zip(step.ids, step.counts or [1] * len(step.ids), strict=True):
             outcome.tokens.setdefault(id, []).extend(next(tokens) for _ in range(count))
+        for told in step.logprobs:
+            known = outcome.logprobs.setdefault(told.id, Logprobs(told.id, [], [], []))
+            joined = [[*old, *new] for old, new in zip(values(known), values(told), strict=True)]
+            outcome.logprobs[told.id] = Logprobs(told.id, *joined)  # type: ignore[arg-type]
         outcome.firsts |= {first.id: first for first in step.firsts}
         outcome.ends |= {end.id: end for end in step.finishes}
     return outcome

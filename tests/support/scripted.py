@@ -62,7 +62,9 @@ class Scripted(AdapterLogitsProcessor):
     def new_req_logits_processor(self, params: SamplingParams) -> None:
         """Scripts are found by the prompt, which `_new_state` has."""
 
-    def _new_state(self, params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> object:
+    def _new_state(
+        self, params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]
+    ) -> object:
         # Read anew for each prompt: tests write scripts while the engine runs.
         scripts = load(Path(os.environ[VARIABLE]))
         text = encoding().decode(prompt_ids or [])

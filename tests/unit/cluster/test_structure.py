@@ -1,0 +1,109 @@
+"""Which structural tags an engine may see. What the limits are measured on is in tests/engine."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cluster.engine.port import RequestRejected
+from cluster.engine.structure import check_structural_tag, weigh
+
+
+def tag(format: Any) -> str:
+    return json.dumps({"type": "structural_tag", "format": format})
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": value, "max_whitespace_cnt": 2}
+
+
+def nested(depth: int) -> Any:
+    value: Any = {"type": "string"}
+    for _ in range(depth):
+        value = {"type": "array", "items": value}
+    return value
+
+
+ORDINARY = {
+    "type": "object",
+    "properties": {
+        "not": {"type": "string", "maxLength": 2000},  # a name, not a keyword
+        "code": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{1,5}$"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b", None, 1]}, "minItems": 1, "maxItems": 9},
+        "more": {"anyOf": [{"$ref": "#/$defs/more"}, {"type": "null"}]},
+    },
+    "required": ["not"],
+    "$defs": {"more": {"type": "object", "properties": {"when": {"type": "string", "format": "date-time"}}}},
+}
+
+
+def test_ordinary_tags_pass_and_tell_their_schemas() -> None:
+    free = {"type": "any_tokens", "exclude_tokens": [200_002]}
+    elements = [{"type": "optional", "content": free}, {"type": "token", "token": 200_008}, schema(ORDINARY)]
+    assert check_structural_tag(tag({"type": "sequence", "elements": elements}), (200_002,)) == [ORDINARY]
+    assert check_structural_tag(tag(schema(True)), (1,)) == [True]
+    choice = {"type": "or", "elements": [{"type": "const_string", "value": word} for word in ("yes", "no")]}
+    assert check_structural_tag(tag(choice), (1,)) == []
+    assert check_structural_tag(tag({"type": "regex", "pattern": "[a-z]{1,64}"}), (1,)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    {
+        "garbage": ("{", "not JSON"),
+        "many brackets": ("[" * 100_000, "not JSON"),
+        "no tag": ("{}", "of the form"),
+        "no format": ('{"type": "structural_tag"}', "of the form"),
+        "a number": ("1", "of the form"),
+        "deep": (tag(schema(nested(40))), "deeper"),
+        "many values": (tag(schema({"enum": list(range(6000))})), "values"),
+        "long texts": (tag({"type": "const_string", "value": "x" * 70_000}), "texts"),
+        "NUL": (tag({"type": "const_string", "value": "a\x00b"}), "NUL"),
+        "half a pair": (tag(schema({"enum": ["\ud800"]})), "surrogate"),
+        "half a pair as a key": (tag(schema({"properties": {"\udfff": True}})), "surrogate"),
+        "unknown format": (tag({"type": "frobnicate"}), "format"),
+        "ebnf": (tag({"type": "grammar", "grammar": 'root ::= root root | "a"'}), "format"),
+        "repeat": (
+            tag({"type": "repeat", "min": 1, "max": 10**9, "content": {"type": "any_text"}}),
+            "format",
+        ),
+        "empty choice": (tag({"type": "or", "elements": []}), "format"),
+        "stop id": (tag({"type": "token", "token": 7}), "stop id"),
+        "not": (tag(schema({"properties": {"a": {"not": {"type": "string"}}}})), "keyword not"),
+        "uniqueItems": (tag(schema({"items": [{"uniqueItems": True}]})), "keyword uniqueItems"),
+        "foreign $ref": (tag(schema({"$ref": "http://example.org/schema"})), "$ref"),
+        "long pattern": (tag({"type": "regex", "pattern": "a" * 600}), "pattern"),
+        "nested repetition": (tag({"type": "regex", "pattern": "((a{1,3}){1,3}){1,3}"}), "by count"),
+        "many options": (tag({"type": "regex", "pattern": ".?" * 9}), "optional or counted"),
+        "heavy pattern": (tag(schema({"items": {"pattern": "[a-z]{1,2000}"}})), "repetitions"),
+        "heavy name": (tag(schema({"patternProperties": {"a{9999}": True}})), "repetitions"),
+        "many lengths": (tag(schema({"anyOf": [{"maxLength": 10**n} for n in range(9)]})), "lengths"),
+        "wide object": (tag(schema({"properties": {f"p{n}": True for n in range(70)}})), "optional"),
+    }.values(),
+)
+def test_what_could_hurt_an_engine_is_refused_by_name(text: str, named: str) -> None:
+    with pytest.raises(RequestRejected, match=r"^structural_tag is invalid: [^\n]+$") as refusal:
+        check_structural_tag(text, (7,))
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "letters", "choices", "nested"),
+    [
+        ("", 0, 0, False),
+        ("abc", 3, 0, False),
+        ("[a-z]{2,7}", 8, 1, False),
+        ("a{5}", 5, 1, False),
+        ("a{5,}", 6, 1, False),
+        (r"\{a{3}", 4, 1, False),
+        (r"[\]{9}]{2}", 2, 1, False),
+        ("(ab|c){3}d", 10, 1, False),
+        ("((ab){3}c){2}", 14, 2, True),
+        ("(a?b){2}", 4, 2, True),
+        ("(ab?)*c+", 3, 1, False),
+        ("(a{2", 3, 0, False),
+        (")a)", 3, 0, False),
+    ],
+)
+def test_patterns_are_weighed_as_written_out(pattern: str, letters: int, choices: int, nested: bool) -> None:
+    assert weigh(pattern) == (letters, choices, nested)
