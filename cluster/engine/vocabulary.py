@@ -7,6 +7,7 @@ text can, and there is no end token: they are reached by id alone, and turns end
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,10 @@ def grammar_tokenizer(checkpoint: Path) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory(prefix="headrace-grammar-") as folder:
         derived = derive(json.loads(source.read_text()))
         (Path(folder) / TOKENIZER).write_text(json.dumps(derived))
-        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config))
+        if (config := checkpoint / "config.json").is_file():
+            # vLLM looks for the model's type beside a tokenizer, and tries again for seconds where there is none.
+            shutil.copyfile(config, Path(folder) / "config.json")
+        (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
         yield Path(folder)
 
 

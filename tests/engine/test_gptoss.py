@@ -106,7 +106,7 @@ def text(outcome: Outcome, id: int) -> str:
 
 async def test_random_weights_follow_a_schema_behind_free_analysis(llm: AsyncLLM) -> None:
     outcome = await run(VllmEngine(llm), *(structured(id, FINAL) for id in range(1, 17)))
-    assert {end.cause for end in outcome.ends.values()} == {Cause.STOP}
+    assert [text(outcome, id) for id, end in outcome.ends.items() if end.cause is not Cause.STOP] == []
     channels = set()
     for id in outcome.ends:
         *thoughts, final = messages(outcome, id)
