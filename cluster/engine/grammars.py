@@ -1,0 +1,41 @@
+"""Grammars in the engine core's process, which imports this by the path that vllm.py names.
+
+xgrammar 0.2.8 takes two compiled rules for the same whatever token ids they are about, between grammars and
+within one, and then refuses a marker where another one's mask stands. Its cache is the cause, so this
+compiles without; vLLM has no switch for it. The compiler is ready before the first turn that needs it.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import xgrammar
+from vllm.config import VllmConfig
+from vllm.v1.core.sched.interface import SchedulerInterface
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+
+
+def scheduler(
+    *, vllm_config: VllmConfig, structured_output_manager: StructuredOutputManager, **arguments: Any
+) -> SchedulerInterface:
+    """The scheduler that vLLM takes by itself; it is the first to be handed the manager of grammars."""
+    if not vllm_config.model_config.skip_tokenizer_init:
+        vocab_size = vllm_config.model_config.get_vocab_size()
+        manager = structured_output_manager
+        manager.backend = Uncached(vllm_config, tokenizer=manager.tokenizer, vocab_size=vocab_size)
+    vllm_config.scheduler_config.scheduler_cls = None
+    kind = vllm_config.scheduler_config.get_scheduler_cls()
+    return kind(vllm_config=vllm_config, structured_output_manager=structured_output_manager, **arguments)
+
+
+@dataclass
+class Uncached(XgrammarBackend):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vocabulary = xgrammar.TokenizerInfo.from_huggingface(
+            self.tokenizer, vocab_size=self.vocab_size, stop_token_ids=[]
+        )
+        # Half of the cores: a large grammar takes seconds, and the streams go on meanwhile.
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        self.compiler = xgrammar.GrammarCompiler(vocabulary, max_threads=min(8, threads), cache_enabled=False)
