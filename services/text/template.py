@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -26,18 +26,8 @@ ROLE_PATTERNS = 512  # of which the skeleton is remembered
 REASON_CHARS = 200
 
 
-class Renderer(Protocol):
-    """What a model family makes of a conversation. Raises InvalidRequest if it can make nothing of it."""
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids up to where the assistant's answer begins."""
-        ...
-
-    def count(self, messages: Sequence[Message]) -> int: ...
-
-
 class ChatTemplate:
-    """The Renderer of every checkpoint with a Jinja chat template."""
+    """Renders the conversations of every checkpoint with a Jinja chat template."""
 
     def __init__(self, checkpoint: Checkpoint, clock: Clock) -> None:
         self._checkpoint = checkpoint
@@ -53,9 +43,6 @@ class ChatTemplate:
             return self._whole(messages, expected) or self._apart(messages)
         except TemplateError as error:
             raise _invalid("the chat template refuses them") from error  # its reason may quote content
-
-    def count(self, messages: Sequence[Message]) -> int:
-        return len(self.prompt(messages))
 
     def _control_of(self, roles: tuple[Role, ...]) -> list[int]:
         """The control tokens of a conversation of these roles: those that the template writes."""

@@ -1,0 +1,50 @@
+"""Structural tags: the JSON by which the engine's grammar (xgrammar) holds sampled tokens to a format."""
+
+import json
+from typing import Any
+
+from services.core.request import Format, Function, JsonSchema, Regex
+
+Rule = dict[str, Any]
+
+
+def whole(format: Rule) -> str:
+    return json.dumps({"type": "structural_tag", "format": format}, ensure_ascii=False, separators=(",", ":"))
+
+
+def content(format: Format) -> Rule:
+    """What an answer in this format is made of."""
+    if isinstance(format, JsonSchema):
+        return {"type": "json_schema", "json_schema": format.schema}
+    if isinstance(format, Regex):
+        return {"type": "regex", "pattern": format.pattern}
+    return one_of([text(option) for option in format.options])
+
+
+def arguments(function: Function) -> Rule:
+    """Of a strict function its schema, of another one any object."""
+    schema = function.parameters if function.strict and function.parameters else {"type": "object"}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def text(value: str) -> Rule:
+    return {"type": "const_string", "value": value}
+
+
+def tag(begin: str, content: Rule, end: str | list[str]) -> Rule:
+    return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+
+def one_of(rules: list[Rule]) -> Rule:
+    return rules[0] if len(rules) == 1 else {"type": "or", "elements": rules}
+
+
+def sequence(*rules: Rule) -> Rule:
+    return {"type": "sequence", "elements": list(rules)}
+
+
+def optional(rule: Rule) -> Rule:
+    return {"type": "optional", "content": rule}
+
+
+ANYTHING: Rule = {"type": "any_text"}
