@@ -41,6 +41,9 @@ class Generation:
         self._meter.cached.inc(cached_tokens)
         self._meter.queue.observe(queued)
 
+    def logprobs(self, sampled: Sequence[float], top_ids: Sequence[int], top: Sequence[float]) -> None:
+        """No order asks for them."""
+
     def tokens(self, ids: Sequence[int]) -> None:
         if self.ending.done():
             return
@@ -49,7 +52,7 @@ class Generation:
         self._ids += ids
         self._deliver(self._detokenizer.push(ids))
 
-    def ended(self, cause: Cause, detail: str) -> None:
+    def ended(self, cause: Cause, detail: str, stop_id: int) -> None:
         if self.ending.done():
             return
         self._deliver(self._detokenizer.flush())
