@@ -17,10 +17,11 @@ from services.text.template import ChatTemplate
 class PlainParser:
     """Everything is content."""
 
-    __slots__ = ("_detokenizer", "_said", "mended", "over", "reasoning_tokens")
+    __slots__ = ("_detokenizer", "kind", "mended", "over", "reasoning_tokens")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._detokenizer = Detokenizer(checkpoint)
+        self.kind: Kind | None = Kind.CONTENT
         self.reasoning_tokens = 0
         self.mended: list[str] = []
         self.over = False
@@ -76,6 +77,9 @@ class Chat:
     def structure(self, conversation: Conversation) -> str:
         format = conversation.format
         return "" if format is None else structure.whole(structure.content(format))
+
+    def legal(self, conversation: Conversation) -> str:
+        return self.structure(conversation)
 
     def token(self, id: int) -> bytes:
         table = self.checkpoint.token_bytes

@@ -42,9 +42,10 @@ def render(conversation: core.Conversation) -> list[int]:
     """The prompt, up to `<|start|>assistant`. Raises InvalidRequest."""
     said = Conversation.from_messages([*_preamble(conversation), *history(conversation.messages)])
     try:
-        return encoding().render_conversation_for_completion(said, Speaker.ASSISTANT, KEEP)
+        ids: list[int] = encoding().render_conversation_for_completion(said, Speaker.ASSISTANT, KEEP)
     except (HarmonyError, ValueError) as error:
         raise InvalidRequest(Violation("messages", "cannot be rendered as harmony")) from error
+    return ids
 
 
 def _preamble(conversation: core.Conversation) -> Iterator[Said]:

@@ -19,17 +19,22 @@ JSON = (" <|constrain|>json", " json")  # how the model writes it, and how it of
 NEXT = "<|start|>assistant"
 
 
-def of(conversation: Conversation) -> Rule | None:
-    """None leaves the answer free."""
-    format, choice = conversation.format, conversation.choice
-    functions = () if choice is Choice.NONE else conversation.functions
-    strict = any(f.strict for f in functions)
-    if format is None and choice is not Choice.REQUIRED and not strict:
-        return None
+def is_demanded(conversation: Conversation) -> bool:
+    strict = any(function.strict for function in _offered(conversation))
+    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
+
+
+def of(conversation: Conversation) -> Rule:
+    """Reasoning, perhaps a preamble to a call, then a call or the answer."""
+    functions = _offered(conversation)
     endings = [call for function in functions for call in _calls(function)]
-    if choice is not Choice.REQUIRED or not functions:
+    if conversation.choice is not Choice.REQUIRED:
         endings += _finals(conversation)
     return sequence(_message("analysis"), *([_message("commentary")] if functions else []), one_of(endings))
+
+
+def _offered(conversation: Conversation) -> tuple[Function, ...]:
+    return () if conversation.choice is Choice.NONE else conversation.functions
 
 
 def _message(channel: str) -> Rule:
