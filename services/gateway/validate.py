@@ -252,6 +252,8 @@ def _answers(request: pb.GenerateRequest) -> Iterator[Violation]:
         yield Violation("logprobs", f"0 to {MAX_LOGPROBS}; {request.logprobs} was sent")
     if request.HasField("n") and not 1 <= request.n <= MAX_N:
         yield Violation("n", f"1 to {MAX_N}; {request.n} was sent")
+    if request.ignore_eos and (request.tools or request.HasField("response_format")):
+        yield Violation("ignore_eos", "not with tools or response_format: they end an answer")
     if request.n > 1 and request.session:
         yield Violation("n", "1 with a session, which goes on with one answer")
 

@@ -1,21 +1,28 @@
-"""Structural tags: the JSON by which the engine's grammar (xgrammar) holds sampled tokens to a format."""
+"""Structural tags: the JSON by which the engine's grammar (xgrammar) holds sampled tokens to a format.
+
+Markers are token rules: text rules are spelled by ordinary tokens only. The stop ids of the order may come
+where a tag can end and nowhere else, so no tag contains one.
+"""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from services.core.request import Format, Function, JsonSchema, Regex
 
 Rule = dict[str, Any]
 
+WHITE_SPACE = 2  # characters between two tokens of JSON at most; unbounded, a model may write nothing else
 
-def whole(format: Rule) -> str:
-    return json.dumps({"type": "structural_tag", "format": format}, ensure_ascii=False, separators=(",", ":"))
+
+def whole(rule: Rule) -> str:
+    return json.dumps({"type": "structural_tag", "format": rule}, ensure_ascii=False, separators=(",", ":"))
 
 
 def content(format: Format) -> Rule:
     """What an answer in this format is made of."""
     if isinstance(format, JsonSchema):
-        return {"type": "json_schema", "json_schema": format.schema}
+        return conforming(format.schema)
     if isinstance(format, Regex):
         return {"type": "regex", "pattern": format.pattern}
     return one_of([text(option) for option in format.options])
@@ -24,15 +31,23 @@ def content(format: Format) -> Rule:
 def arguments(function: Function) -> Rule:
     """Of a strict function its schema, of another one any object."""
     schema = function.parameters if function.strict and function.parameters else {"type": "object"}
-    return {"type": "json_schema", "json_schema": schema}
+    return conforming(schema)
+
+
+def conforming(schema: Any) -> Rule:
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": WHITE_SPACE}
 
 
 def text(value: str) -> Rule:
     return {"type": "const_string", "value": value}
 
 
-def tag(begin: str, content: Rule, end: str | list[str]) -> Rule:
-    return {"type": "tag", "begin": begin, "content": content, "end": end}
+def token(id: int) -> Rule:
+    return {"type": "token", "token": id}
+
+
+def anything_but(ids: Sequence[int]) -> Rule:
+    return {"type": "any_tokens", "exclude_tokens": list(ids)}
 
 
 def one_of(rules: list[Rule]) -> Rule:
@@ -45,6 +60,3 @@ def sequence(*rules: Rule) -> Rule:
 
 def optional(rule: Rule) -> Rule:
     return {"type": "optional", "content": rule}
-
-
-ANYTHING: Rule = {"type": "any_text"}
