@@ -112,6 +112,35 @@ def config(as_json: Json = False) -> None:
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str | None, typer.Option(help="Name, short name or repository. Without it: all.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="b200, h200, h100, a100-80, l40s or l4.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many of them.")] = None,
+    here: Annotated[bool, typer.Option("--here", help="Look at this machine instead.")] = False,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Tokens of a sequence, such as 32k. Without it: what fits, at most the model's."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000_000, help="Sequences at once.")] = 1,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="GPUs of a machine, 8 if unsaid.")
+    ] = None,
+    as_json: Json = False,
+    as_helm: Annotated[bool, typer.Option("--helm", help="Print values for the Helm chart.")] = False,
+) -> None:
+    """Show how a model is laid out on GPUs: shards, replicas, memory, published speed. Exits 1 if it does not fit.
+
+    Example:  headrace plan --model gpt-oss-120b --gpu h100 --gpus 16 --context 32k --concurrency 200
+    """
+    from services.cli.plan import Wish, show
+
+    wish = Wish(model, gpu, gpus, here, context, concurrency, gpus_per_node)
+    show(wish, as_json=as_json, as_helm=as_helm)
+
+
+@app.command()
 def doctor(
     as_json: Json = False,
     port: Annotated[int, typer.Option(min=0, max=65533, help="First of the three ports to check.")] = 50051,
