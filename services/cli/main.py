@@ -141,6 +141,31 @@ def plan(
 
 
 @app.command()
+def fetch(
+    model: Annotated[
+        str, typer.Argument(help="Name from `headrace plan`, or owner/name of a hub's repository.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make. Default: where `headrace up` looks.")
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option("--from", help="Mirror's address, or a folder. Default: HF_ENDPOINT or the hub."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
+    ] = None,
+) -> None:
+    """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
+
+    Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
+    """
+    from services.cli.fetch import run
+
+    run(model, to, place, revision)
+
+
+@app.command()
 def doctor(
     as_json: Json = False,
     port: Annotated[int, typer.Option(min=0, max=65533, help="First of the three ports to check.")] = 50051,
