@@ -20,7 +20,7 @@ def verify_checkpoint(folder: Path) -> None:
     the index lists are there, each as long as its own header says.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder")
+        raise CheckpointError(f"{folder} is no checkpoint folder: it does not exist")
     if read_manifest(folder) is not None:
         verify(folder)
     shards = shards_of(folder)

@@ -36,7 +36,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def up(
     model: Annotated[
         str | None,
-        typer.Option(help="smollm2-135m, micro, gpt-oss-20b or a checkpoint folder. Default: by hardware."),
+        typer.Option(
+            help="A name from `headrace plan`, micro, or a checkpoint folder. Default: by hardware."
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="vllm (the default), or sim: a simulated engine that says nonsense.")

@@ -30,6 +30,8 @@ class Wish:
 
 
 def show(wish: Wish, *, as_json: bool, as_helm: bool) -> None:
+    if as_json and as_helm:
+        stop("two formats are asked for", "Give --json or --helm.", code=USAGE)
     models = _models(wish.model)
     gpus = _gpus(wish)
     if as_helm and (len(models) != 1 or not gpus):
