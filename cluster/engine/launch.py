@@ -1,5 +1,7 @@
 """How a vLLM engine is to be started: its settings and the environment they imply."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 # Engines never reach for the network: no hub look-ups, no usage reports.
@@ -27,9 +29,14 @@ class VllmSettings(BaseModel):
     pipeline_parallel_size: PositiveInt = 1
     max_model_len: PositiveInt = 4096
     max_num_seqs: PositiveInt = 128
+    max_num_batched_tokens: PositiveInt | None = Field(
+        default=None, description="of one step; None: vLLM's own"
+    )
     dtype: str = Field(default="auto", description='"auto" is float32 on CPUs')
     kv_cache_gib: PositiveInt = Field(default=1, description="KV cache on CPUs, GiB per shard")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, lt=1)
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    enable_expert_parallel: bool = Field(default=False, description="whole experts on each shard, not slices")
     enforce_eager: bool | None = Field(default=None, description="no compilation; None is so on CPUs only")
     omp_threads_bind: str = Field(default="auto", description='cores per shard on CPUs, such as "0|1"')
 

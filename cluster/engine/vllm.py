@@ -157,8 +157,11 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
         distributed_executor_backend=executor(settings, cpu),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
         dtype="float32" if cpu and settings.dtype == "auto" else settings.dtype,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        kv_cache_dtype=settings.kv_cache_dtype,
+        enable_expert_parallel=settings.enable_expert_parallel,
         enforce_eager=cpu if settings.enforce_eager is None else settings.enforce_eager,
         # Prompts arrive as ids and defaults come from the gateway.
         skip_tokenizer_init=True,

@@ -6,14 +6,17 @@ import os
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Self
 
 from cluster.engine.health import Health, SystemClock, Unhealthy
 from cluster.engine.launch import environment
-from cluster.engine.port import Engine
+from cluster.engine.port import Engine, EngineDead
 from cluster.engine.sim import SimEngine
 from cluster.link.server import Identity, LinkServer
 from cluster.link.switchboard import Switchboard
+from cluster.models.checkpoint import verify_checkpoint
+from cluster.models.staging import CheckpointError
 from cluster.serving.lease import Lease, LeaseRecord, open_redis
 from cluster.serving.settings import ReplicaSettings
 
@@ -22,6 +25,10 @@ async def start_engine(settings: ReplicaSettings) -> Engine:
     """Raises EngineDead when the engine does not come up."""
     if settings.engine == "sim" or settings.vllm is None:
         return SimEngine(settings.sim)
+    try:
+        await asyncio.to_thread(verify_checkpoint, Path(settings.vllm.checkpoint))
+    except CheckpointError as error:
+        raise EngineDead(str(error)) from error
     os.environ.update(environment(settings.vllm))
     # The import alone takes seconds and reads the environment, so it waits until here.
     from cluster.engine import vllm
