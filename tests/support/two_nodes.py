@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))
 START_S = 90.0
 STOP_S = 30.0
+ENGINE_STOP_S = 10.0
 
 
 @dataclass(slots=True)
@@ -33,9 +34,15 @@ class Node:
     address: str
     prefix: list[str] = field(default_factory=list)
     process: "subprocess.Popen[bytes] | None" = None
+    orphans: list[psutil.Process] = field(default_factory=list)
 
     def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True) if self.process else []
+        """What runs below `ray start`, and what its end left behind."""
+        below: list[psutil.Process] = []
+        if self.process is not None:
+            with suppress(psutil.NoSuchProcess):
+                below = psutil.Process(self.process.pid).children(recursive=True)
+        return below + [one for one in self.orphans if one.is_running() and one not in below]
 
     def titled(self, words: str) -> list[psutil.Process]:
         return [one for one in self.processes() if words in title(one)]
@@ -78,32 +85,53 @@ class TwoNodes:
 
     def start(self) -> None:
         first, second = self.nodes
-        # Ray's ports are its own; the first node's is looked for on loopback, where nothing of Ray listens.
+        # On loopback all ports are shared; where nodes have addresses of their own, any port is free there.
         self.ray = f"{first.address}:{free_port()}"
-        head = ["--head", f"--port={self.ray.rpartition(':')[2]}", "--include-dashboard=false"]
-        self._start(first, *head, f"--temp-dir={self.scratch}", "--include-log-monitor=false")
+        port = self.ray.rpartition(":")[2]
+        self._start(
+            first, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.scratch}"
+        )
         self._start(second, f"--address={self.ray}")
+
+    def kill_raylet(self, node: Node) -> None:
+        """As when the machine is lost: Ray's own process there is gone, and nothing was told."""
+        node.orphans = node.processes()
+        [raylet] = [one for one in node.orphans if one.name() == "raylet"]
+        raylet.kill()
+
+    def restart(self, node: Node) -> None:
+        """A node where one was lost."""
+        self._end(node)
+        self._start(node, f"--address={self.ray}")
+
+    def _end(self, node: Node) -> None:
+        if node.process is not None:
+            node.process.terminate()
+            node.process.wait(STOP_S)
 
     def _start(self, node: Node, *options: str) -> None:
         log = self.scratch / f"{node.address}.log"
-        argv = [*node.prefix, RAY, "start", "--block", "--disable-usage-stats", *options]
+        argv = [*node.prefix, RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
         argv += [f"--node-ip-address={node.address}", "--num-cpus=1", f"--object-store-memory={128 << 20}"]
+        argv += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
         with log.open("wb") as out:
-            node.process = subprocess.Popen(argv, env=self.env(), cwd=ROOT, stdout=out, stderr=out)
-        until(lambda: "Ray runtime started" in log.read_text(), START_S, lambda: log.read_text())
+            node.process = subprocess.Popen(
+                [*argv, *options], env=self.env(), cwd=ROOT, stdout=out, stderr=out
+            )
+        until(lambda: "Ray runtime started" in log.read_text(), START_S, log.read_text)
 
     def stop(self) -> None:
-        """Ends Ray; what outlives it is ended too, and told of."""
+        """Ends Ray. Its agents wait for a raylet that is gone and are ended too; an engine's process
+        that is left is told of."""
         started = [one for node in self.nodes for one in node.processes()]
-        for node in self.nodes:
-            if node.process is not None:
-                node.process.terminate()
-                node.process.wait(STOP_S)
-        _, alive = psutil.wait_procs(started, STOP_S)
-        told = [title(one) for one in alive]
-        for one in alive:
-            one.kill()
-        assert not told, told
+        for node in reversed(self.nodes):
+            self._end(node)
+        _, alive = psutil.wait_procs([one for one in started if "VLLM::" in title(one)], ENGINE_STOP_S)
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(started, STOP_S)
+        assert not alive, alive
 
 
 def until(met: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
@@ -135,7 +163,9 @@ def namespaced(undo: ExitStack, scratch: Path) -> TwoNodes | None:
             link(made, ["link", "add", name, "type", "bridge"], ["link", "del", name])
             ip("addr", "add", f"{net}.1/24", "dev", name)
             ip("link", "set", name, "up")
-            nodes = tuple(namespace(made, name, f"{name}{letter}", f"{net}.{n}") for n, letter in ((2, "a"), (3, "b")))
+            nodes = tuple(
+                namespace(made, name, f"{name}{letter}", f"{net}.{n}") for n, letter in ((2, "a"), (3, "b"))
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
         undo.push(made.pop_all())
