@@ -68,7 +68,7 @@ class Chat:
     def prompt(self, conversation: Conversation) -> list[int]:
         if conversation.functions:
             raise InvalidRequest(Violation("tools", "this model takes no tools"))
-        return self.template.prompt(conversation.messages)
+        return self.template.prompt(conversation)
 
     def parser(self, conversation: Conversation, prompt: Sequence[int]) -> PlainParser:
         return PlainParser(self.checkpoint)
