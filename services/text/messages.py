@@ -1,4 +1,4 @@
-"""A conversation as chat templates take it: dictionaries, and its skeleton, which has the same shape and says nothing."""
+"""A conversation as chat templates take it: dictionaries. Its skeleton has the same shape and says nothing."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -47,4 +47,24 @@ def optional(rule: Rule) -> Rule:
     return {"type": "optional", "content": rule}
 
 
+def several(rule: Rule, between: Rule) -> Rule:
+    """One or more of them."""
+    return sequence(rule, {"type": "star", "content": sequence(between, rule)})
+
+
+def token(id: int) -> Rule:
+    """The added token itself: its text, spelled by other tokens, does not count."""
+    return {"type": "token", "token": id}
+
+
+def tokens(besides: list[int]) -> Rule:
+    """Any number of any but these."""
+    return {"type": "any_tokens", "exclude_tokens": besides}
+
+
+def some_tokens(besides: list[int]) -> Rule:
+    return sequence({"type": "exclude_token", "exclude_tokens": besides}, tokens(besides))
+
+
 ANYTHING: Rule = {"type": "any_text"}
+SPACE: Rule = {"type": "regex", "pattern": "[ \\n]{0,4}"}  # as models leave it between sections

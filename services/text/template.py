@@ -99,8 +99,8 @@ class ChatTemplate:
 
     @cached_property
     def _spelled(self) -> re.Pattern[str]:
-        tokens = map(self._checkpoint.tokenizer.id_to_token, self._checkpoint.control)
-        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
+        tokens: list[str] = [self._checkpoint.tokenizer.id_to_token(id) for id in self._checkpoint.control]
+        return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
 
     def _wants_text(self) -> bool:
         """Whether the template takes a call's arguments as JSON text: an object, it would not write as JSON."""
