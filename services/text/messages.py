@@ -45,7 +45,7 @@ def _bare(message: Message, names: dict[str, str]) -> Message:
         ToolCall(names.setdefault(c.id, f"x{len(names)}"), "x", '{"x": "x"}') for c in message.calls
     )
     text = "x" if message.text or not calls else ""
-    call_id = names.get(message.call_id, "")
+    call_id = _named(message.call_id, names) if message.call_id else ""
     return Message(message.role, text, "x" if message.reasoning else "", calls, call_id)
 
 

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from services.core.request import Format, Function, JsonSchema, Regex
+from services.core.request import Format, Function, JsonSchema, Regex, Schema
 
 Rule = dict[str, Any]
+MOST_WHITE_SPACE = 2  # between two tokens of JSON; models that may go on with it do so to their last token
 
 
 def whole(format: Rule) -> str:
@@ -15,7 +16,7 @@ def whole(format: Rule) -> str:
 def content(format: Format) -> Rule:
     """What an answer in this format is made of."""
     if isinstance(format, JsonSchema):
-        return {"type": "json_schema", "json_schema": format.schema}
+        return _json(format.schema)
     if isinstance(format, Regex):
         return {"type": "regex", "pattern": format.pattern}
     return one_of([text(option) for option in format.options])
@@ -23,8 +24,11 @@ def content(format: Format) -> Rule:
 
 def arguments(function: Function) -> Rule:
     """Of a strict function its schema, of another one any object."""
-    schema = function.parameters if function.strict and function.parameters else {"type": "object"}
-    return {"type": "json_schema", "json_schema": schema}
+    return _json(function.parameters if function.strict and function.parameters else {"type": "object"})
+
+
+def _json(schema: Schema) -> Rule:
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": MOST_WHITE_SPACE}
 
 
 def text(value: str) -> Rule:

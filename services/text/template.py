@@ -99,7 +99,8 @@ class ChatTemplate:
 
     @cached_property
     def _spelled(self) -> re.Pattern[str]:
-        tokens: list[str] = [self._checkpoint.tokenizer.id_to_token(id) for id in self._checkpoint.control]
+        known = map(self._checkpoint.tokenizer.id_to_token, self._checkpoint.control)
+        tokens = [token for token in known if token]
         return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
 
     def _wants_text(self) -> bool:
