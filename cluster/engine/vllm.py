@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -21,9 +22,11 @@ from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.stats import SchedulerStats
+from vllm.v1.outputs import LogprobsLists
 
 from cluster.engine.launch import LONE_SHARD, VllmSettings
 from cluster.engine.port import (
+    FLOOR,
     Cause,
     Description,
     EngineDead,
@@ -31,6 +34,7 @@ from cluster.engine.port import (
     Finished,
     First,
     Load,
+    Logprobs,
     RequestRejected,
     StepArrays,
     StepOutput,
@@ -47,6 +51,7 @@ class VllmEngine:
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._prefills: dict[int, int] = {}
+        self._logprobs: dict[int, int] = {}
         self._stats = SchedulerStats()
         self._steps = 0
         self.description = describe(llm)
@@ -67,6 +72,8 @@ class VllmEngine:
         self._ids[core_request.request_id] = request.id
         self._names[request.id] = core_request.request_id
         self._prefills[request.id] = len(request.prompt)
+        if request.logprobs is not None:
+            self._logprobs[request.id] = request.logprobs
         try:
             await self._llm.engine_core.add_request_async(core_request)
         except EngineDeadError as error:
@@ -117,15 +124,19 @@ class VllmEngine:
             arrays.finishes.append(finished)
             # The sampled stop id ends the turn and is no part of its text.
             tokens = tokens[:-1] if finished.cause is Cause.STOP else tokens
-            self._forget(id)
         if tokens:
             arrays.extend(id, tokens)
+            if output.new_logprobs is not None:
+                arrays.logprobs.append(scored(id, len(tokens), self._logprobs[id], output.new_logprobs))
+        if reason is not None:
+            self._forget(id)
 
     def _forget(self, id: int) -> str | None:
         name = self._names.pop(id, None)
         if name is not None:
             del self._ids[name]
             self._prefills.pop(id, None)
+            self._logprobs.pop(id, None)
         return name
 
 
@@ -199,6 +210,7 @@ def sampling(request: EngineRequest) -> SamplingParams:
         min_tokens=request.min_tokens,
         stop_token_ids=list(request.stop_ids),
         ignore_eos=True,
+        logprobs=request.logprobs,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
@@ -211,6 +223,18 @@ def first(id: int, output: EngineCoreOutput) -> First:
     queued = times.get(EngineCoreEventType.QUEUED, 0.0)
     scheduled = times.get(EngineCoreEventType.SCHEDULED, queued)
     return First(id, cached, int((scheduled - queued) * 1e6))
+
+
+def scored(id: int, tokens: int, likeliest: int, lists: LogprobsLists) -> Logprobs:
+    """The sampled id stands in column 0; the columns after the turn's own are those of another in the batch."""
+    ids, values = lists.logprob_token_ids[:tokens], lists.logprobs[:tokens]
+    top = slice(1, 1 + likeliest)
+    return Logprobs(id, floored(values[:, 0]), ids[:, top].ravel().tolist(), floored(values[:, top].ravel()))
+
+
+def floored(values: Any) -> list[float]:
+    # NaN is above nothing.
+    return [value if value > FLOOR else FLOOR for value in values.tolist()]
 
 
 def finish(id: int, reason: FinishReason, tokens: Sequence[int]) -> Finished:

@@ -6,15 +6,22 @@ A thought before it stays free.
 from collections.abc import Iterator, Sequence
 
 from services.core.request import Choice, Conversation, Function
-from services.text import structure
 from services.text.calls import Syntax
 from services.text.markup import Mark, Markup
-from services.text.structure import SPACE, Rule, one_of, optional, sequence, token
+from services.text.structure import (
+    Rule,
+    anything_but,
+    content,
+    offered,
+    one_of,
+    optional,
+    sequence,
+    several,
+    some_but,
+    token,
+)
 
-
-def is_demanded(conversation: Conversation) -> bool:
-    strict = any(function.strict for function in _offered(conversation))
-    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
+SPACE: Rule = {"type": "regex", "pattern": "[ \\n]{0,4}"}  # as models leave it between sections
 
 
 def of(conversation: Conversation, markup: Markup, *, thinking: bool) -> Rule:
@@ -22,36 +29,32 @@ def of(conversation: Conversation, markup: Markup, *, thinking: bool) -> Rule:
     return sequence(*_thought(markup, thinking), one_of([*_endings(conversation, markup)]))
 
 
-def _offered(conversation: Conversation) -> tuple[Function, ...]:
-    return () if conversation.choice is Choice.NONE else conversation.functions
-
-
 def _thought(markup: Markup, thinking: bool) -> Iterator[Rule]:
     if not markup.thinks:
         return
     begin, end = markup.id(Mark.THINK), markup.id(Mark.THINK_END)
     marks = [id for id in markup.marks if id != begin]
-    rest = (structure.tokens(marks), token(end), SPACE)
+    rest = (anything_but(marks), token(end), SPACE)
     yield sequence(*rest) if thinking else optional(sequence(token(begin), *rest))
 
 
 def _endings(conversation: Conversation, markup: Markup) -> Iterator[Rule]:
-    functions, format = _offered(conversation), conversation.format
+    functions, format = offered(conversation), conversation.format
     required = conversation.choice is Choice.REQUIRED
     calls = None
     if functions and markup.syntax:
         calls = _calls(functions, markup.syntax, markup, one=required and len(functions) == 1)
         yield calls
     if format is not None and not required:
-        yield structure.content(format)
+        yield content(format)
     elif not (required and calls):
-        said = structure.some_tokens([*markup.marks])
+        said = some_but([*markup.marks])
         yield sequence(said, optional(calls)) if calls else said
 
 
 def _calls(functions: Sequence[Function], syntax: Syntax, markup: Markup, *, one: bool) -> Rule:
     call = one_of([_call(function, syntax, markup) for function in functions])
-    calls = call if one else structure.several(call, SPACE)
+    calls = call if one else several(call, SPACE)
     if not syntax.first:
         return calls
     return sequence(token(markup.id(Mark.FIRST)), calls, token(markup.id(Mark.LAST)))

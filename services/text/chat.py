@@ -6,14 +6,14 @@ from pathlib import Path
 
 from services.core.clock import Clock
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Choice, Conversation, Sampling
+from services.core.request import Conversation, Sampling
 from services.text import answers
 from services.text.checkpoint import Checkpoint
 from services.text.detokenize import Detokenizer
 from services.text.family import Kind, Parser, Piece, Rest
 from services.text.marked import MarkedParser
 from services.text.markup import Markup
-from services.text.structure import whole
+from services.text.structure import is_demanded, offered, whole
 from services.text.template import ChatTemplate
 
 REASONER = Sampling(temperature=0.6, top_p=0.95)  # as deepseek-ai/DeepSeek-R1 recommends
@@ -83,13 +83,12 @@ class Chat:
     def parser(self, conversation: Conversation, prompt: Sequence[int]) -> Parser:
         if not self.markup.marks:
             return PlainParser(self.checkpoint)
-        offered = () if conversation.choice is Choice.NONE else conversation.functions
-        names = frozenset(function.name for function in offered)
+        names = frozenset(function.name for function in offered(conversation))
         thinking = self.markup.begins_thinking(prompt)
         return MarkedParser(self.checkpoint, self.markup, names, thinking=thinking)
 
     def structure(self, conversation: Conversation) -> str:
-        return self.legal(conversation) if answers.is_demanded(conversation) else ""
+        return self.legal(conversation) if is_demanded(conversation) else ""
 
     def legal(self, conversation: Conversation) -> str:
         thinking = self.markup.begins_thinking(self.template.control(conversation))

@@ -34,6 +34,7 @@ class Parser(Protocol):
 
     reasoning_tokens: int  # so far
     mended: list[str]  # names of what was wrong and could be read all the same
+    kind: Kind | None  # of the token pushed last; None: of no text that is delivered
     over: bool  # nothing more can come of this answer, however long it goes on
 
     def push(self, ids: Sequence[int]) -> list[Piece]: ...
@@ -75,6 +76,10 @@ class Family(Protocol):
 
     def structure(self, conversation: Conversation) -> str:
         """The structural tag (JSON) that holds the answer to the format or to calls; empty: it is free."""
+        ...
+
+    def legal(self, conversation: Conversation) -> str:
+        """The structural tag of any well-formed answer, for a second try after one that was not; may be empty."""
         ...
 
     def token(self, id: int) -> bytes:

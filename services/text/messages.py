@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Choice, Conversation, Function, Message, Role, ToolCall
+from services.core.request import Conversation, Function, Message, Role, ToolCall
+from services.text.structure import offered
 
 Clean = Callable[[str], str]  # applied to every string of functions and calls, which templates write as JSON
 NOTHING = {"type": "object", "properties": {}}
@@ -23,8 +24,7 @@ def rendered(conversation: Conversation, *, thinks: bool) -> Conversation:
         replace(m, reasoning="") if m.reasoning and not (thinks and i > answered) else m
         for i, m in enumerate(messages)
     )
-    functions = () if conversation.choice is Choice.NONE else conversation.functions
-    return Conversation(kept, functions)
+    return Conversation(kept, offered(conversation))
 
 
 def _is_answer(message: Message) -> bool:

@@ -1,22 +1,39 @@
-"""Structural tags: the JSON by which the engine's grammar (xgrammar) holds sampled tokens to a format."""
+"""Structural tags: the JSON by which the engine's grammar (xgrammar) holds sampled tokens to a format.
+
+Markers are token rules: text rules are spelled by ordinary tokens only. The stop ids of the order may come
+where a tag can end and nowhere else, so no tag contains one.
+"""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from services.core.request import Format, Function, JsonSchema, Regex, Schema
+from services.core.request import Choice, Conversation, Format, Function, JsonSchema, Regex
 
 Rule = dict[str, Any]
-MOST_WHITE_SPACE = 2  # between two tokens of JSON; models that may go on with it do so to their last token
+
+WHITE_SPACE = 2  # characters between two tokens of JSON at most; unbounded, a model may write nothing else
 
 
-def whole(format: Rule) -> str:
-    return json.dumps({"type": "structural_tag", "format": format}, ensure_ascii=False, separators=(",", ":"))
+def offered(conversation: Conversation) -> tuple[Function, ...]:
+    """The functions that may be called."""
+    return () if conversation.choice is Choice.NONE else conversation.functions
+
+
+def is_demanded(conversation: Conversation) -> bool:
+    """Whether the answer is not left free."""
+    strict = any(function.strict for function in offered(conversation))
+    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
+
+
+def whole(rule: Rule) -> str:
+    return json.dumps({"type": "structural_tag", "format": rule}, ensure_ascii=False, separators=(",", ":"))
 
 
 def content(format: Format) -> Rule:
     """What an answer in this format is made of."""
     if isinstance(format, JsonSchema):
-        return _json(format.schema)
+        return conforming(format.schema)
     if isinstance(format, Regex):
         return {"type": "regex", "pattern": format.pattern}
     return one_of([text(option) for option in format.options])
@@ -24,19 +41,34 @@ def content(format: Format) -> Rule:
 
 def arguments(function: Function) -> Rule:
     """Of a strict function its schema, of another one any object."""
-    return _json(function.parameters if function.strict and function.parameters else {"type": "object"})
+    schema = function.parameters if function.strict and function.parameters else {"type": "object"}
+    return conforming(schema)
 
 
-def _json(schema: Schema) -> Rule:
-    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": MOST_WHITE_SPACE}
+def conforming(schema: Any) -> Rule:
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": WHITE_SPACE}
 
 
 def text(value: str) -> Rule:
     return {"type": "const_string", "value": value}
 
 
-def tag(begin: str, content: Rule, end: str | list[str]) -> Rule:
-    return {"type": "tag", "begin": begin, "content": content, "end": end}
+def token(id: int) -> Rule:
+    return {"type": "token", "token": id}
+
+
+def anything_but(ids: Sequence[int]) -> Rule:
+    return {"type": "any_tokens", "exclude_tokens": list(ids)}
+
+
+def some_but(ids: Sequence[int]) -> Rule:
+    """At least one token, and none of these."""
+    return sequence({"type": "exclude_token", "exclude_tokens": list(ids)}, anything_but(ids))
+
+
+def several(rule: Rule, between: Rule) -> Rule:
+    """One or more of them."""
+    return sequence(rule, {"type": "star", "content": sequence(between, rule)})
 
 
 def one_of(rules: list[Rule]) -> Rule:
@@ -49,26 +81,3 @@ def sequence(*rules: Rule) -> Rule:
 
 def optional(rule: Rule) -> Rule:
     return {"type": "optional", "content": rule}
-
-
-def several(rule: Rule, between: Rule) -> Rule:
-    """One or more of them."""
-    return sequence(rule, {"type": "star", "content": sequence(between, rule)})
-
-
-def token(id: int) -> Rule:
-    """The added token itself: its text, spelled by other tokens, does not count."""
-    return {"type": "token", "token": id}
-
-
-def tokens(besides: list[int]) -> Rule:
-    """Any number of any but these."""
-    return {"type": "any_tokens", "exclude_tokens": besides}
-
-
-def some_tokens(besides: list[int]) -> Rule:
-    return sequence({"type": "exclude_token", "exclude_tokens": besides}, tokens(besides))
-
-
-ANYTHING: Rule = {"type": "any_text"}
-SPACE: Rule = {"type": "regex", "pattern": "[ \\n]{0,4}"}  # as models leave it between sections

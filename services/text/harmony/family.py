@@ -11,6 +11,8 @@ from services.text.harmony.parse import HarmonyParser
 from services.text.harmony.render import render
 from services.text.structure import whole
 
+NEUTRAL = Sampling(temperature=1.0, top_p=1.0)  # as openai/gpt-oss recommends
+
 
 @dataclass(frozen=True, slots=True)
 class Harmony:
@@ -18,7 +20,7 @@ class Harmony:
 
     context_length: int
     stop_ids: tuple[int, ...] = vocabulary.STOP_IDS
-    sampling: Sampling = Sampling(temperature=1.0, top_p=1.0)
+    sampling: Sampling = NEUTRAL
     vocab_size: int = vocabulary.VOCAB_SIZE
 
     @classmethod
@@ -42,8 +44,10 @@ class Harmony:
         return HarmonyParser(frozenset(f.name for f in offered))
 
     def structure(self, conversation: Conversation) -> str:
-        rule = structure.of(conversation)
-        return "" if rule is None else whole(rule)
+        return whole(structure.of(conversation)) if structure.is_demanded(conversation) else ""
+
+    def legal(self, conversation: Conversation) -> str:
+        return whole(structure.of(conversation))
 
     def token(self, id: int) -> bytes:
         return vocabulary.token_table()[id] if id < vocabulary.FIRST_CONTROL else b""

@@ -64,13 +64,13 @@ class HarmonyParser:
         "_final",
         "_flaw",
         "_functions",
-        "_kind",
         "_length",
         "_parts",
         "_run",
         "_said",
         "_state",
         "_table",
+        "kind",
         "mended",
         "over",
         "reasoning_tokens",
@@ -82,7 +82,7 @@ class HarmonyParser:
         self._state = State.HEADER
         self._parts = [Part(START, bytearray(b"assistant"))]
         self._length = 0  # tokens of the header
-        self._kind: Kind | None = None  # of the message being read; None: hidden
+        self.kind: Kind | None = None  # of the message being read; None: hidden
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._run: list[bytes] = []  # of the message, not decoded yet
         self._arguments: list[str] | None = None  # of the call being read
@@ -101,9 +101,9 @@ class HarmonyParser:
             if id >= FIRST_CONTROL:
                 self._control(id, pieces)
             elif self._state is State.CONTENT:
-                if self._kind is not None:
+                if self.kind is not None:
                     self._run.append(self._table[id])
-                    self.reasoning_tokens += self._kind is Kind.REASONING
+                    self.reasoning_tokens += self.kind is Kind.REASONING
             elif self._state is State.HEADER:
                 self._head(id)
             else:
@@ -179,13 +179,13 @@ class HarmonyParser:
         self.over = self.over or self._length > LONGEST_STRAY
 
     def _open(self, header: Header, pieces: list[Piece]) -> None:
-        self._state, self._kind, self._flaw = State.CONTENT, header.kind, header.flaw
+        self._state, self.kind, self._flaw = State.CONTENT, header.kind, header.flaw
         self._final = header.final
         self.mended += header.mended
         self.over = self.over or header.flaw == "foreign_role"
         if header.kind is Kind.CALL:
             pieces.append(Piece(Kind.CALL, header.function))
-            self._kind, self._arguments, self._called = Kind.ARGUMENTS, [], True
+            self.kind, self._arguments, self._called = Kind.ARGUMENTS, [], True
             self._answered = False
         elif header.kind is Kind.CONTENT and self._said:
             pieces.append(Piece(Kind.CONTENT, JOINT))
@@ -196,19 +196,19 @@ class HarmonyParser:
         self._decode(b"", True)
         if self._arguments is not None:
             self._bad_call = self._bad_call or not _is_object("".join(self._arguments))
-        self._answered = self._answered or self._final and self._said
+        self._answered = self._answered or (self._final and self._said)
         self._final = False
-        self._state, self._kind, self._arguments, self._length = State.BETWEEN, None, None, 0
+        self._state, self.kind, self._arguments, self._length = State.BETWEEN, None, None, 0
 
     def _flush(self, pieces: list[Piece]) -> None:
         text = self._decode(b"".join(self._run))
         self._run.clear()
-        if not text or self._kind is None:
+        if not text or self.kind is None:
             return
         if self._arguments is not None:
             self._arguments.append(text)
-        self._said = self._said or self._kind is Kind.CONTENT
-        pieces.append(Piece(self._kind, text))
+        self._said = self._said or self.kind is Kind.CONTENT
+        pieces.append(Piece(self.kind, text))
 
     def _note(self, flaw: str) -> None:
         if not self.mended or self.mended[-1] != flaw:

@@ -6,6 +6,7 @@ checked before they get here.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from openai_harmony import (
     Author,
@@ -42,9 +43,10 @@ def render(conversation: core.Conversation) -> list[int]:
     """The prompt, up to `<|start|>assistant`. Raises InvalidRequest."""
     said = Conversation.from_messages([*_preamble(conversation), *history(conversation.messages)])
     try:
-        return encoding().render_conversation_for_completion(said, Speaker.ASSISTANT, KEEP)
+        ids: list[int] = encoding().render_conversation_for_completion(said, Speaker.ASSISTANT, KEEP)
     except (HarmonyError, ValueError) as error:
         raise InvalidRequest(Violation("messages", "cannot be rendered as harmony")) from error
+    return ids
 
 
 def _preamble(conversation: core.Conversation) -> Iterator[Said]:
@@ -53,20 +55,25 @@ def _preamble(conversation: core.Conversation) -> Iterator[Said]:
     if conversation.date:
         system = system.with_conversation_start_date(conversation.date)
     yield Said.from_role_and_content(Speaker.SYSTEM, system)
-    instructions = "\n\n".join(m.text for m in leading(conversation.messages))
-    functions = [] if conversation.choice is Choice.NONE else [*map(_description, conversation.functions)]
+    if contents := _developer(conversation):
+        yield Said.from_role_and_contents(Speaker.DEVELOPER, contents)
+
+
+def _developer(conversation: core.Conversation) -> list[Any]:
+    """What the caller demands. Text that follows instructions is joined to them before it is encoded, since
+    a full stop and the blank line after it are one token."""
     format = conversation.format
-    if not (instructions or functions or isinstance(format, JsonSchema)):
-        return
-    developer = DeveloperContent.new()
-    if instructions:
-        developer = developer.with_instructions(instructions)
+    demanded = response_format(format) if isinstance(format, JsonSchema) else ""
+    instructions = "\n\n".join(message.text for message in leading(conversation.messages))
+    functions = [] if conversation.choice is Choice.NONE else [*map(_description, conversation.functions)]
     if functions:
-        developer = developer.with_function_tools(functions)
-    contents = [developer] if instructions or functions else []
-    if isinstance(format, JsonSchema):
-        contents.append(TextContent(text=("\n\n" if contents else "") + response_format(format)))
-    yield Said.from_role_and_contents(Speaker.DEVELOPER, contents)
+        developer = DeveloperContent.new().with_function_tools(functions)
+        contents = [developer.with_instructions(instructions) if instructions else developer]
+        return [*contents, TextContent(text=f"\n\n{demanded}")] if demanded else contents
+    if instructions:
+        text = f"{instructions}\n\n{demanded}" if demanded else instructions
+        return [DeveloperContent.new().with_instructions(text)]
+    return [TextContent(text=demanded)] if demanded else []
 
 
 def leading(messages: Sequence[Message]) -> list[Message]:

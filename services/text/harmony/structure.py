@@ -2,51 +2,56 @@
 
 from services.core.request import Choice, Conversation, Function, JsonSchema
 from services.text.harmony.header import NAMESPACE
+from services.text.harmony.vocabulary import CHANNEL, CONSTRAIN, END, MESSAGE, NAMED_CONTROLS, START
 from services.text.structure import (
-    ANYTHING,
     Rule,
+    anything_but,
     arguments,
     content,
     one_of,
     optional,
     sequence,
-    tag,
     text,
+    token,
 )
 
-END = ["<|end|>", ""]  # the stop ids may end it at once
-JSON = (" <|constrain|>json", " json")  # how the model writes it, and how it often does
-NEXT = "<|start|>assistant"
+ANYTHING = anything_but(NAMED_CONTROLS)
+JSON = (text(" "), token(CONSTRAIN), text("json"))
 
 
-def of(conversation: Conversation) -> Rule | None:
-    """None leaves the answer free."""
-    format, choice = conversation.format, conversation.choice
-    functions = () if choice is Choice.NONE else conversation.functions
-    strict = any(f.strict for f in functions)
-    if format is None and choice is not Choice.REQUIRED and not strict:
-        return None
-    endings = [call for function in functions for call in _calls(function)]
-    if choice is not Choice.REQUIRED or not functions:
-        endings += _finals(conversation)
-    return sequence(_message("analysis"), *([_message("commentary")] if functions else []), one_of(endings))
+def is_demanded(conversation: Conversation) -> bool:
+    strict = any(function.strict for function in _offered(conversation))
+    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
+
+
+def of(conversation: Conversation) -> Rule:
+    """Reasoning, perhaps a preamble to a call, then a call or the answer."""
+    functions = _offered(conversation)
+    endings = [_call(function) for function in functions]
+    if conversation.choice is not Choice.REQUIRED:
+        endings.append(_final(conversation))
+    before = [_message("analysis"), *([_message("commentary")] if functions else [])]
+    return sequence(*before, token(CHANNEL), one_of(endings))
+
+
+def _offered(conversation: Conversation) -> tuple[Function, ...]:
+    return () if conversation.choice is Choice.NONE else conversation.functions
 
 
 def _message(channel: str) -> Rule:
     """One such message, or none, before the one that counts."""
-    return optional(sequence(tag(f"<|channel|>{channel}<|message|>", ANYTHING, "<|end|>"), text(NEXT)))
+    begin = (token(CHANNEL), text(channel), token(MESSAGE))
+    return optional(sequence(*begin, ANYTHING, token(END), token(START), text("assistant")))
 
 
-def _finals(conversation: Conversation) -> list[Rule]:
+def _final(conversation: Conversation) -> Rule:
     format = conversation.format
     if format is None:
-        return [tag("<|channel|>final<|message|>", ANYTHING, END)]
-    types = JSON if isinstance(format, JsonSchema) else ("",)
-    return [tag(f"<|channel|>final{type}<|message|>", content(format), END) for type in types]
+        return sequence(text("final"), token(MESSAGE), ANYTHING)
+    type = JSON if isinstance(format, JsonSchema) else ()
+    return sequence(text("final"), *type, token(MESSAGE), content(format))
 
 
-def _calls(function: Function) -> list[Rule]:
-    """The recipient stands after the role or after the channel."""
-    begins = ("<|channel|>commentary to={}{}<|message|>", " to={}<|channel|>commentary{}<|message|>")
-    recipient = NAMESPACE + function.name
-    return [tag(begin.format(recipient, type), arguments(function), END) for begin in begins for type in JSON]
+def _call(function: Function) -> Rule:
+    header = text(f"commentary to={NAMESPACE}{function.name}")
+    return sequence(header, *JSON, token(MESSAGE), arguments(function))

@@ -9,6 +9,7 @@ START, END, MESSAGE, CHANNEL, CONSTRAIN = 200006, 200007, 200008, 200005, 200003
 RETURN, CALL, ENDOFTEXT = 200002, 200012, 199999
 STOP_IDS = (RETURN, CALL, ENDOFTEXT)
 FIRST_CONTROL = 199998  # ids from here on stand for no text
+NAMED_CONTROLS = range(FIRST_CONTROL, 200019)  # those that a checkpoint's tokenizer knows by name
 VOCAB_SIZE = 201088
 
 # A function's result: releases of the library differ in where they write the recipient.

@@ -78,6 +78,28 @@ def test_deepseek_gets_arguments_as_the_text_it_joins(models: dict[str, Chat]) -
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "sampled"),
+    [
+        ("qwen", '<tool_call>{"name": "weather", "arguments": {"city": "Köln"}}</tool_call>'),
+        (
+            "v3.1",
+            "</think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>"
+            '{"city":"Köln"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        ),
+    ],
+)
+def test_a_call_that_was_read_is_told_as_the_model_made_it(
+    models: dict[str, Chat], name: str, sampled: str
+) -> None:
+    model, said = models[name], Conversation((ASKED,), (WEATHER,))
+    parser = model.parser(said, model.prompt(said))
+    call, arguments = parser.push(model.checkpoint.tokenizer.encode(sampled, add_special_tokens=False).ids)
+    assert parser.finish(cut=False).flaw == ""
+    made = Message(Role.ASSISTANT, calls=(ToolCall("call_1", call.text, arguments.text),))
+    assert sampled in prompt(model, ASKED, made, RESULT)
+
+
 def test_functions_that_may_not_be_called_are_not_told(models: dict[str, Chat]) -> None:
     free = models["qwen"].prompt(Conversation((ASKED,)))
     assert models["qwen"].prompt(Conversation((ASKED,), (WEATHER,), Choice.NONE)) == free
