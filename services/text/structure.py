@@ -8,11 +8,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from services.core.request import Format, Function, JsonSchema, Regex
+from services.core.request import Choice, Conversation, Format, Function, JsonSchema, Regex
 
 Rule = dict[str, Any]
 
 WHITE_SPACE = 2  # characters between two tokens of JSON at most; unbounded, a model may write nothing else
+
+
+def offered(conversation: Conversation) -> tuple[Function, ...]:
+    """The functions that may be called."""
+    return () if conversation.choice is Choice.NONE else conversation.functions
+
+
+def is_demanded(conversation: Conversation) -> bool:
+    """Whether the answer is not left free."""
+    strict = any(function.strict for function in offered(conversation))
+    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
 
 
 def whole(rule: Rule) -> str:
@@ -48,6 +59,16 @@ def token(id: int) -> Rule:
 
 def anything_but(ids: Sequence[int]) -> Rule:
     return {"type": "any_tokens", "exclude_tokens": list(ids)}
+
+
+def some_but(ids: Sequence[int]) -> Rule:
+    """At least one token, and none of these."""
+    return sequence({"type": "exclude_token", "exclude_tokens": list(ids)}, anything_but(ids))
+
+
+def several(rule: Rule, between: Rule) -> Rule:
+    """One or more of them."""
+    return sequence(rule, {"type": "star", "content": sequence(between, rule)})
 
 
 def one_of(rules: list[Rule]) -> Rule:
