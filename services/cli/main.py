@@ -37,7 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def up(
     model: Annotated[
         str | None,
-        typer.Option(help="smollm2-135m, micro, gpt-oss-20b or a checkpoint folder. Default: by hardware."),
+        typer.Option(
+            help="A name from `headrace plan`, micro, or a checkpoint folder. Default: by hardware."
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="vllm (the default), or sim: a simulated engine that says nonsense.")
@@ -118,6 +120,60 @@ def config(as_json: Json = False) -> None:
     from services.cli.config import show
 
     show(as_json=as_json)
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str | None, typer.Option(help="Name, short name or repository. Without it: all.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="b200, h200, h100, a100-80, l40s or l4.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many of them.")] = None,
+    here: Annotated[bool, typer.Option("--here", help="Look at this machine instead.")] = False,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Tokens of a sequence, such as 32k. Without it: what fits, at most the model's."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000_000, help="Sequences at once.")] = 1,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="GPUs of a machine, 8 if unsaid.")
+    ] = None,
+    as_json: Json = False,
+    as_helm: Annotated[bool, typer.Option("--helm", help="Print values for the Helm chart.")] = False,
+) -> None:
+    """Show how a model is laid out on GPUs: shards, replicas, memory, published speed. Exits 1 if it does not fit.
+
+    Example:  headrace plan --model gpt-oss-120b --gpu h100 --gpus 16 --context 32k --concurrency 200
+    """
+    from services.cli.plan import Wish, show
+
+    wish = Wish(model, gpu, gpus, here, context, concurrency, gpus_per_node)
+    show(wish, as_json=as_json, as_helm=as_helm)
+
+
+@app.command()
+def fetch(
+    model: Annotated[
+        str, typer.Argument(help="Name from `headrace plan`, or owner/name of a hub's repository.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make. Default: where `headrace up` looks.")
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option("--from", help="Mirror's address, or a folder. Default: HF_ENDPOINT or the hub."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
+    ] = None,
+) -> None:
+    """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
+
+    Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
+    """
+    from services.cli.fetch import run
+
+    run(model, to, place, revision)
 
 
 @app.command()

@@ -59,6 +59,7 @@ class Function:
     description: str = ""
     parameters: Schema | None = None
     strict: bool = False
+    size: int = 0  # bytes of its definition
 
 
 class Choice(StrEnum):
@@ -114,6 +115,11 @@ class Conversation:
     format: Format | None = None
     effort: Effort | None = None
     date: str = ""  # YYYY-MM-DD that the model is told
+
+    @property
+    def size(self) -> int:
+        """Bytes of what the caller wrote."""
+        return sum(m.size for m in self.messages) + sum(f.size for f in self.functions)
 
 
 @dataclass(frozen=True, slots=True)

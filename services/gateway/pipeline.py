@@ -97,7 +97,7 @@ async def render(said: Conversation, model: ServedModel, deps: Deps) -> list[int
     size, context_length = total_bytes(said.messages), deps.limits()[model.name].context_length
     if family.longest_token is not None and (least := size // family.longest_token) > context_length:
         raise over_context(f"at least {least}", context_length)
-    if size < LONG_PROMPT:
+    if said.size < LONG_PROMPT:
         return family.prompt(said)
     async with deps.rendering:
         return await asyncio.to_thread(family.prompt, said)

@@ -131,7 +131,7 @@ def read_tools(request: Asked) -> dict[str, Any]:
 
 def _read_function(function: pb.Function) -> Function:
     parameters: Schema | None = read_schema(function.parameters) if function.parameters else None
-    return Function(function.name, function.description, parameters, function.strict)
+    return Function(function.name, function.description, parameters, function.strict, function.ByteSize())
 
 
 def read_format(format: pb.ResponseFormat) -> Format | None:
