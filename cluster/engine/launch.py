@@ -1,8 +1,9 @@
 """How a vLLM engine is to be started: its settings and the environment they imply."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 # Engines never reach for the network: no hub look-ups, no usage reports.
 OFFLINE = {
@@ -27,6 +28,7 @@ class VllmSettings(BaseModel):
     checkpoint: str = Field(min_length=1, description="folder with the weights")
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
+    nodes: PositiveInt = Field(default=1, description="nodes over which the shards are spread evenly")
     max_model_len: PositiveInt = 4096
     max_num_seqs: PositiveInt = 128
     max_num_batched_tokens: PositiveInt | None = Field(
@@ -38,16 +40,47 @@ class VllmSettings(BaseModel):
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     enable_expert_parallel: bool = Field(default=False, description="whole experts on each shard, not slices")
     enforce_eager: bool | None = Field(default=None, description="no compilation; None is so on CPUs only")
-    omp_threads_bind: str = Field(default="auto", description='cores per shard on CPUs, such as "0|1"')
+    omp_threads_bind: str = Field(
+        default="auto", description='cores per shard of a node on CPUs, such as "0|1"'
+    )
 
     @property
     def shards(self) -> int:
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
+    @property
+    def shards_per_node(self) -> int:
+        return self.shards // self.nodes
 
-def environment(settings: VllmSettings) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _spread_evenly(self) -> Self:
+        if self.shards % self.nodes:
+            raise ValueError(f"nodes is {self.nodes}, which does not divide the {self.shards} shards")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One node of an engine: its rank, its address with the interface that has it, and the address
+    and port of the first node, where the shards of all nodes meet."""
+
+    rank: int
+    address: str
+    interface: str
+    master: str
+    port: int
+
+
+def environment(settings: VllmSettings, place: Place | None = None) -> dict[str, str]:
     """Variables that must be set before vLLM is imported."""
     return OFFLINE | {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": settings.omp_threads_bind,
+        **(network(place) if place else {}),
     }
+
+
+def network(place: Place) -> dict[str, str]:
+    """Shards of several nodes speak over the network that Ray uses, not over what the host's name resolves to."""
+    names = {"VLLM_HOST_IP": place.address, "GLOO_SOCKET_IFNAME": place.interface}
+    return {name: value for name, value in names.items() if value}

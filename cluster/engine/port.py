@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+# Stands for the log probability of what has none: minus infinity and NaN are no values for a caller.
+FLOOR = -9999.0
+
 
 class EngineError(Exception):
     """Root of the engine's errors. Messages are one line and hold no content of a request."""
@@ -37,7 +40,11 @@ class Cause(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """A prompt to continue. Sampling fields at their defaults change nothing in the distribution."""
+    """A prompt to continue. Sampling fields at their defaults change nothing in the distribution.
+
+    `structural_tag` is an xgrammar structural tag as JSON that the output follows. `logprobs` asks for
+    the log probability of each token, and of so many likeliest ones at its place.
+    """
 
     id: int
     prompt: list[int]
@@ -54,6 +61,8 @@ class EngineRequest:
     seed: int | None = None
     cache_salt: str = ""
     turn: str = ""
+    structural_tag: str = ""
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +85,29 @@ class First:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log probabilities of a turn's tokens in one step: `sampled` has one for each token, `top_ids` and
+    `top` the likeliest ids of each, flattened, likeliest first. None is below FLOOR."""
+
+    id: int
+    sampled: Sequence[float]
+    top_ids: Sequence[int] = ()
+    top: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutput:
-    """One engine step as parallel arrays: `counts[i]` tokens belong to `ids[i]`; empty: one each."""
+    """One engine step as parallel arrays: `counts[i]` tokens belong to `ids[i]`; empty: one each.
+
+    `logprobs` has one value for each turn in `ids` that asked.
+    """
 
     ids: Sequence[int] = ()
     counts: Sequence[int] = ()
     tokens: Sequence[int] = ()
     finishes: Sequence[Finished] = ()
     firsts: Sequence[First] = ()
+    logprobs: Sequence[Logprobs] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +140,7 @@ class StepArrays:
     tokens: list[int] = field(default_factory=list)
     finishes: list[Finished] = field(default_factory=list)
     firsts: list[First] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
 
     def extend(self, id: int, tokens: Sequence[int]) -> None:
         self.ids.append(id)
@@ -124,7 +149,7 @@ class StepArrays:
 
     def freeze(self) -> StepOutput:
         counts = () if len(self.tokens) == len(self.ids) else self.counts
-        return StepOutput(self.ids, counts, self.tokens, self.finishes, self.firsts)
+        return StepOutput(self.ids, counts, self.tokens, self.finishes, self.firsts, self.logprobs)
 
 
 class Engine(Protocol):

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
+from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from cluster.engine.port import (
+    FLOOR,
     Cause,
     EngineDead,
     EngineRequest,
     Finished,
     First,
     Load,
+    Logprobs,
     StepArrays,
     StepOutput,
 )
@@ -67,7 +70,7 @@ class ReferenceEngine:
         prompt = tokens_input(request.prompt, cache_salt=request.cache_salt or None)
         try:
             async for output in self._llm.generate(prompt, sampling(request), str(request.id)):
-                self._outputs.put_nowait(self._translate(request.id, output))
+                self._outputs.put_nowait(self._translate(request, output))
         except EngineDeadError as error:
             self._outputs.put_nowait(EngineDead(first_line(error)))
         except (VLLMClientError, ValueError) as error:
@@ -75,8 +78,8 @@ class ReferenceEngine:
         except EngineGenerateError as error:
             self._end(request.id, Cause.ENGINE, first_line(error))
 
-    def _translate(self, id: int, output: RequestOutput) -> StepOutput:
-        completion = output.outputs[0]
+    def _translate(self, request: EngineRequest, output: RequestOutput) -> StepOutput:
+        id, completion = request.id, output.outputs[0]
         tokens = list(completion.token_ids)
         arrays = StepArrays()
         if self._prefills.pop(id, None) is not None:
@@ -87,6 +90,8 @@ class ReferenceEngine:
             arrays.finishes.append(Finished(id, Cause.LENGTH))
         if tokens:
             arrays.extend(id, tokens)
+            if completion.logprobs is not None and request.logprobs is not None:
+                arrays.logprobs.append(scored(id, tokens, request.logprobs, completion.logprobs))
         if output.finished:
             self._forget(id)
         return arrays.freeze()
@@ -98,3 +103,15 @@ class ReferenceEngine:
     def _forget(self, id: int) -> asyncio.Task[None] | None:
         self._prefills.pop(id, None)
         return self._turns.pop(id, None)
+
+
+def scored(id: int, tokens: Sequence[int], likeliest: int, places: Sequence[dict[int, Logprob]]) -> Logprobs:
+    """Each place has the sampled id and the likeliest ones, which have ranks from 1."""
+    ranked = [sorted(place.items(), key=lambda entry: entry[1].rank)[:likeliest] for place in places]
+    top = [entry for place in ranked[: len(tokens)] for entry in place]
+    return Logprobs(
+        id,
+        [max(place[token].logprob, FLOOR) for token, place in zip(tokens, places, strict=False)],
+        [token for token, _ in top],
+        [max(value.logprob, FLOOR) for _, value in top],
+    )

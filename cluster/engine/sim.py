@@ -20,6 +20,7 @@ from cluster.engine.port import (
     Finished,
     First,
     Load,
+    Logprobs,
     RequestRejected,
     StepArrays,
     StepOutput,
@@ -84,6 +85,14 @@ def expected_tokens(prompt: Sequence[int], n: int, printable: Sequence[int] = PR
     return list(islice(generate(prompt, printable), n))
 
 
+def expected_logprobs(id: int, tokens: Sequence[int], likeliest: int) -> Logprobs:
+    """What a SimEngine says of `tokens` sampled by turn `id`: each is the likeliest, as under greedy decoding."""
+    sampled = [-(token % 64) / 64 for token in tokens]
+    top_ids = [token + rank for token in tokens for rank in range(likeliest)]
+    top = [value - rank / 4 for value in sampled for rank in range(likeliest)]
+    return Logprobs(id, sampled, top_ids, top)
+
+
 @dataclass(slots=True)
 class Turn:
     request: EngineRequest
@@ -101,6 +110,7 @@ class SimEngine:
     """Engine port with vLLM's queue, batch, block and prefix-cache accounting over invented tokens.
 
     The public switches are for fault tests: `fail_after_steps` ends the engine, `hang` stops its steps.
+    A structural tag is accepted and not followed: the tokens are invented, whatever they spell.
     """
 
     def __init__(self, settings: SimSettings | None = None) -> None:
@@ -240,6 +250,8 @@ class SimEngine:
                 continue
             ids.append(id)
             tokens.append(token)
+            if (likeliest := turn.request.logprobs) is not None:
+                arrays.logprobs.append(expected_logprobs(id, (token,), likeliest))
             if turn.produced >= turn.request.max_tokens:
                 arrays.finishes.append(Finished(id, Cause.LENGTH))
                 self._release(id)

@@ -6,10 +6,12 @@ named in this file and held by the contract test against reference.py.
 """
 
 import asyncio
+import multiprocessing.connection
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import vllm
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -20,10 +22,14 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.metrics.stats import SchedulerStats
+from vllm.v1.outputs import LogprobsLists
 
-from cluster.engine.launch import LONE_SHARD, VllmSettings
+from cluster.engine.group import Group
+from cluster.engine.launch import LONE_SHARD, Place, VllmSettings
 from cluster.engine.port import (
+    FLOOR,
     Cause,
     Description,
     EngineDead,
@@ -31,6 +37,7 @@ from cluster.engine.port import (
     Finished,
     First,
     Load,
+    Logprobs,
     RequestRejected,
     StepArrays,
     StepOutput,
@@ -40,13 +47,15 @@ from cluster.engine.port import (
 class VllmEngine:
     """Engine port over an AsyncLLM whose output handler was never started."""
 
-    def __init__(self, llm: AsyncLLM) -> None:
+    def __init__(self, llm: AsyncLLM, group: Group | None = None) -> None:
         if llm.output_handler is not None:
             raise EngineDead("the output handler of AsyncLLM runs and would steal step outputs")
         self._llm = llm
+        self._group = group
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._prefills: dict[int, int] = {}
+        self._logprobs: dict[int, int] = {}
         self._stats = SchedulerStats()
         self._steps = 0
         self.description = describe(llm)
@@ -67,6 +76,8 @@ class VllmEngine:
         self._ids[core_request.request_id] = request.id
         self._names[request.id] = core_request.request_id
         self._prefills[request.id] = len(request.prompt)
+        if request.logprobs is not None:
+            self._logprobs[request.id] = request.logprobs
         try:
             await self._llm.engine_core.add_request_async(core_request)
         except EngineDeadError as error:
@@ -84,7 +95,7 @@ class VllmEngine:
         try:
             outputs = await self._llm.engine_core.get_output_async()
         except EngineDeadError as error:
-            raise EngineDead(first_line(error)) from error
+            raise EngineDead((self._group and self._group.loss) or first_line(error)) from error
         self._steps += 1
         self._stats = outputs.scheduler_stats or self._stats
         arrays = StepArrays()
@@ -105,6 +116,8 @@ class VllmEngine:
         )
 
     async def close(self) -> None:
+        if self._group is not None:
+            self._group.close()
         await asyncio.to_thread(self._llm.shutdown)
 
     def _collect(self, arrays: StepArrays, id: int, output: EngineCoreOutput) -> None:
@@ -117,29 +130,51 @@ class VllmEngine:
             arrays.finishes.append(finished)
             # The sampled stop id ends the turn and is no part of its text.
             tokens = tokens[:-1] if finished.cause is Cause.STOP else tokens
-            self._forget(id)
         if tokens:
             arrays.extend(id, tokens)
+            if output.new_logprobs is not None:
+                arrays.logprobs.append(scored(id, len(tokens), self._logprobs[id], output.new_logprobs))
+        if reason is not None:
+            self._forget(id)
 
     def _forget(self, id: int) -> str | None:
         name = self._names.pop(id, None)
         if name is not None:
             del self._ids[name]
             self._prefills.pop(id, None)
+            self._logprobs.pop(id, None)
         return name
 
 
-def open_llm(settings: VllmSettings) -> AsyncLLM:
+def open_llm(settings: VllmSettings, place: Place | None = None) -> AsyncLLM:
     """Start the engine processes; 30-60 s of blocking work, to be called in a thread of its own.
 
     AsyncLLM starts its output handler when an event loop runs in the constructing thread, so this
     must not be called on one.
     """
+    return AsyncLLM.from_engine_args(engine_args(settings, place))
+
+
+def host_shards(settings: VllmSettings, place: Place) -> None:
+    """Run the shards of a further node until one of them ends, which raises EngineDead.
+
+    vLLM's own monitor would first wait for the other shards, and those wait for the one that is gone.
+    """
+    config = engine_args(settings, place).create_engine_config(headless=True)
+    shards = [worker.proc for worker in MultiprocExecutor(config, monitor_workers=False).workers]
+    multiprocessing.connection.wait([shard.sentinel for shard in shards])
+    lost = next(shard for shard in shards if not shard.is_alive())
+    for shard in shards:
+        shard.kill()
+    raise EngineDead(f"shard {lost.name} at {place.address} ended")
+
+
+def engine_args(settings: VllmSettings, place: Place | None) -> AsyncEngineArgs:
     if not (Path(settings.checkpoint) / "config.json").is_file():
         # vLLM would take the path for a name on the hub and complain of its characters.
         raise FileNotFoundError(f"{settings.checkpoint} is no checkpoint folder: it has no config.json")
     cpu = current_platform.is_cpu()
-    args = AsyncEngineArgs(
+    return AsyncEngineArgs(
         model=settings.checkpoint,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
@@ -157,8 +192,19 @@ def open_llm(settings: VllmSettings) -> AsyncLLM:
         generation_config="vllm",
         enable_prefix_caching=True,
         enable_log_requests=False,
+        **nodes(settings, place),
     )
-    return AsyncLLM.from_engine_args(args)
+
+
+def nodes(settings: VllmSettings, place: Place | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    return {
+        "nnodes": settings.nodes,
+        "node_rank": place.rank,
+        "master_addr": place.master,
+        "master_port": place.port,
+    }
 
 
 def executor(settings: VllmSettings, cpu: bool) -> str | None:
@@ -174,12 +220,21 @@ def executor(settings: VllmSettings, cpu: bool) -> str | None:
     return LONE_SHARD
 
 
-async def start(settings: VllmSettings) -> VllmEngine:
-    """Start vLLM and wrap it. Raises EngineDead, naming the cause, when it does not come up."""
+async def start(
+    settings: VllmSettings, place: Place | None = None, elsewhere: "asyncio.Future[str] | None" = None
+) -> VllmEngine:
+    """Start vLLM and wrap it. Raises EngineDead, naming the cause, when it does not come up.
+
+    With several nodes this is the first; `elsewhere` resolves when another is lost.
+    """
+    group = Group(elsewhere)
     try:
-        return VllmEngine(await asyncio.to_thread(open_llm, settings))
+        llm = await asyncio.to_thread(open_llm, settings, place)
     except (RuntimeError, ValueError, OSError, VLLMError) as error:
-        raise EngineDead(f"vllm does not start: {first_line(error)}") from error
+        group.close()
+        raise EngineDead(f"vllm does not start: {group.loss or first_line(error)}") from error
+    group.watch()
+    return VllmEngine(llm, group)
 
 
 def describe(llm: AsyncLLM) -> Description:
@@ -202,6 +257,7 @@ def sampling(request: EngineRequest) -> SamplingParams:
         min_tokens=request.min_tokens,
         stop_token_ids=list(request.stop_ids),
         ignore_eos=True,
+        logprobs=request.logprobs,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
@@ -214,6 +270,18 @@ def first(id: int, output: EngineCoreOutput) -> First:
     queued = times.get(EngineCoreEventType.QUEUED, 0.0)
     scheduled = times.get(EngineCoreEventType.SCHEDULED, queued)
     return First(id, cached, int((scheduled - queued) * 1e6))
+
+
+def scored(id: int, tokens: int, likeliest: int, lists: LogprobsLists) -> Logprobs:
+    """The sampled id stands in column 0; the columns after the turn's own are those of another in the batch."""
+    ids, values = lists.logprob_token_ids[:tokens], lists.logprobs[:tokens]
+    top = slice(1, 1 + likeliest)
+    return Logprobs(id, floored(values[:, 0]), ids[:, top].ravel().tolist(), floored(values[:, top].ravel()))
+
+
+def floored(values: Any) -> list[float]:
+    # NaN is above nothing.
+    return [value if value > FLOOR else FLOOR for value in values.tolist()]
 
 
 def finish(id: int, reason: FinishReason, tokens: Sequence[int]) -> Finished:

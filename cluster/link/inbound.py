@@ -8,6 +8,8 @@ from cluster.engine.port import Description, EngineRequest, RequestRejected
 from cluster.link.v1 import link_pb2 as pb
 
 MAX_STOP_IDS = 64
+MAX_STRUCTURAL_TAG = 128 * 1024  # bytes
+MAX_LOGPROBS = 20
 SALT = re.compile(r"(?:[0-9a-f]{64})?", re.ASCII)
 
 
@@ -44,6 +46,10 @@ def to_request(id: int, submit: pb.Submit, engine: Description) -> EngineRequest
     check_ids(submit, engine.vocab_size)
     if SALT.fullmatch(submit.cache_salt) is None:
         raise RequestRejected("cache_salt is not 64 lower-case hex digits")
+    if len(submit.structural_tag.encode()) > MAX_STRUCTURAL_TAG:
+        raise RequestRejected(f"structural_tag is longer than {MAX_STRUCTURAL_TAG} bytes")
+    if submit.logprobs > MAX_LOGPROBS:
+        raise RequestRejected(f"logprobs is above {MAX_LOGPROBS}")
     return EngineRequest(
         id=id,
         prompt=list(submit.prompt),
@@ -52,6 +58,8 @@ def to_request(id: int, submit: pb.Submit, engine: Description) -> EngineRequest
         stop_ids=tuple(submit.stop_ids),
         cache_salt=submit.cache_salt,
         turn=submit.turn,
+        structural_tag=submit.structural_tag,
+        logprobs=submit.logprobs if submit.HasField("logprobs") else None,
         **sampling_fields(submit.sampling),
     )
 

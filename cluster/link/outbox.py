@@ -1,19 +1,23 @@
 """What waits to be written to one gateway.
 
 The writer takes everything at once, so steps that end while a write is pending merge into the next
-frame: the outbox holds at most the tokens of the turns in flight, however slow the reader.
+frame: the outbox holds at most the tokens of the turns in flight, however slow the reader. Log
+probabilities are many values for each token, so a frame closes when it has MAX_LOGPROBS of them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
-from cluster.engine.port import Finished, First
+from cluster.engine.port import Finished, First, Logprobs
 from cluster.link.v1 import link_pb2 as pb
 
 # Endings that may wait before the reader of commands is held back. A sender that submits in a loop
 # and reads nothing earns one refusal each time; turns in flight are bounded by the capacity.
 MAX_FINISHES = 1024
+
+# Values of 4 bytes, each with an id of at most 4, in a frame that a gateway takes up to 16 MiB.
+MAX_LOGPROBS = 2**20
 
 
 class Outbox:
@@ -24,6 +28,9 @@ class Outbox:
         self._tokens: dict[int, list[int]] = {}
         self._finishes: list[pb.Finish] = []
         self._firsts: list[pb.First] = []
+        self._logprobs: dict[int, pb.TokenLogprobs] = {}
+        self._values = 0
+        self._full: list[pb.Step] = []
         self._notices: dict[str, pb.Frame] = {}
         self._filled = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -35,6 +42,17 @@ class Outbox:
             self._tokens[id] = [token]
         else:
             tokens.append(token)
+        self._filled.set()
+
+    def scored(self, id: int, tokens: Sequence[int], logprobs: Logprobs) -> None:
+        if self._values >= MAX_LOGPROBS:
+            self._full.append(self._step())
+        self._tokens.setdefault(id, []).extend(tokens)
+        scores = self._logprobs.setdefault(id, pb.TokenLogprobs(id=id))
+        scores.sampled.extend(logprobs.sampled)
+        scores.top_ids.extend(logprobs.top_ids)
+        scores.top.extend(logprobs.top)
+        self._values += len(logprobs.sampled) + len(logprobs.top)
         self._filled.set()
 
     def first(self, id: int, first: First) -> None:
@@ -75,6 +93,8 @@ class Outbox:
         return list(self._take())
 
     def _take(self) -> Iterator[pb.Frame]:
+        full, self._full = self._full, []
+        yield from (pb.Frame(step=step) for step in full)
         if self._tokens or self._finishes or self._firsts:
             yield pb.Frame(step=self._step())
         notices, self._notices = self._notices, {}
@@ -90,7 +110,9 @@ class Outbox:
             finishes=self._finishes,
             firsts=self._firsts,
             load=self._load(),
+            logprobs=self._logprobs.values(),
         )
         self._tokens, self._finishes, self._firsts = {}, [], []
+        self._logprobs, self._values = {}, 0
         self._has_room.set()
         return step

@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from cluster.engine.port import Cause, Finished, RequestRejected
-from cluster.link.inbound import to_request
+from cluster.link.inbound import MAX_STRUCTURAL_TAG, to_request
 from cluster.link.outbox import Outbox
 from cluster.link.switchboard import Switchboard
 from cluster.link.v1 import link_pb2 as pb
@@ -240,9 +240,9 @@ def printable(name: str) -> str:
 
 
 def options(context_length: int) -> list[tuple[str, int]]:
-    """A prompt of the full context fits in a message; a silent peer is gone after 15 s."""
+    """A prompt of the full context and a structural tag fit in a message; a silent peer is gone after 15 s."""
     return [
-        ("grpc.max_receive_message_length", 64 * 1024 + 5 * context_length),
+        ("grpc.max_receive_message_length", 64 * 1024 + MAX_STRUCTURAL_TAG + 5 * context_length),
         ("grpc.max_concurrent_streams", 16),
         ("grpc.max_metadata_size", 4096),
         ("grpc.absolute_max_metadata_size", 8192),

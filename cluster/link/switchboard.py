@@ -5,8 +5,8 @@ One task reads the engine. A turn is one row in a table: no task, queue or lock 
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from itertools import count, islice
+from collections.abc import Iterable, Sequence
+from itertools import count, islice, repeat
 from typing import Protocol
 
 from cluster.engine.port import (
@@ -18,6 +18,7 @@ from cluster.engine.port import (
     Finished,
     First,
     Load,
+    Logprobs,
     RequestRejected,
     StepOutput,
 )
@@ -35,6 +36,9 @@ class Sink(Protocol):
 
     def token(self, id: int, token: int) -> None: ...
 
+    def scored(self, id: int, tokens: Sequence[int], logprobs: Logprobs) -> None:
+        """Tokens of a turn that asked for log probabilities, with them."""
+
     def first(self, id: int, first: First) -> None: ...
 
     def finish(self, id: int, end: Finished) -> None: ...
@@ -48,6 +52,9 @@ class Probe:
 
     def token(self, id: int, token: int) -> None:
         """The token proves nothing that the ending does not."""
+
+    def scored(self, id: int, tokens: Sequence[int], logprobs: Logprobs) -> None:
+        """A canary asks for none."""
 
     def first(self, id: int, first: First) -> None:
         """Timing is read from the turns of gateways."""
@@ -186,7 +193,7 @@ class Switchboard:
         for first in step.firsts:
             if (sink := sinks.get(first.id)) is not None:
                 sink.first(first.id & ID_MASK, first)
-        if step.counts:
+        if step.counts or step.logprobs:
             self._deliver_runs(step)
         else:
             for id, token in zip(step.ids, step.tokens, strict=True):
@@ -198,8 +205,13 @@ class Switchboard:
 
     def _deliver_runs(self, step: StepOutput) -> None:
         tokens = iter(step.tokens)
-        for id, run in zip(step.ids, step.counts, strict=True):
-            sink = self._sinks.get(id)
-            for token in islice(tokens, run):
-                if sink is not None:
-                    sink.token(id & ID_MASK, token)
+        scores = {scored.id: scored for scored in step.logprobs}
+        for id, length in zip(step.ids, step.counts or repeat(1, len(step.ids)), strict=True):
+            run = tuple(islice(tokens, length))
+            if (sink := self._sinks.get(id)) is None:
+                continue
+            if (logprobs := scores.get(id)) is not None:
+                sink.scored(id & ID_MASK, run, logprobs)
+                continue
+            for token in run:
+                sink.token(id & ID_MASK, token)

@@ -154,7 +154,7 @@ def key(run: Run, stage: Stage) -> None:
 
 def mint(run: Run) -> None:
     argv = [*HEADRACE, "keys", "create", "--tenant", "local", "--name", "local"]
-    argv += ["--to", str(run.home.api_key)]
+    argv += ["--scope", "reasoning", "--scope", "bench", "--to", str(run.home.api_key)]
     config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
     if run.finish("key", argv, 60, config) != 0:
         raise StageFailed(last_words(run.log("key")), log=str(run.log("key")), do=TRY_AGAIN)

@@ -163,6 +163,9 @@ class Link:
         for first in step.firsts:
             if (sink := sinks.get(first.id)) is not None:
                 sink.prefilled(first.cached_tokens, first.queued_us / 1e6)
+        for scores in step.logprobs:
+            if (sink := sinks.get(scores.id)) is not None:
+                sink.logprobs(scores.sampled, scores.top_ids, scores.top)
         if not step.counts:
             for order_id, token in zip(step.ids, step.tokens, strict=True):
                 if (sink := sinks.get(order_id)) is not None:
@@ -171,7 +174,7 @@ class Link:
             self._spread(step)
         for finish in step.finishes:
             if (sink := sinks.pop(finish.id, None)) is not None:
-                sink.ended(CAUSES.get(finish.cause, Cause.ENGINE), finish.detail)
+                sink.ended(CAUSES.get(finish.cause, Cause.ENGINE), finish.detail, finish.stop_id)
         self._loaded(step.load)
 
     def _spread(self, step: pb.Step) -> None:
@@ -189,7 +192,7 @@ class Link:
         self._set(LinkState.DOWN, reason)
         lost, self._sinks = self._sinks, {}
         for sink in lost.values():
-            sink.ended(Cause.LOST, "the link to the replica broke")
+            sink.ended(Cause.LOST, "the link to the replica broke", 0)
 
     def _set(self, state: LinkState, reason: str = "") -> None:
         if state is not LinkState.CONNECTING:
@@ -220,4 +223,6 @@ def _submit(order_id: int, order: Order) -> pb.Submit:
         sampling=sampling,
         cache_salt=order.cache_salt,
         turn=order.turn,
+        structural_tag=order.structural_tag,
+        logprobs=order.logprobs,
     )

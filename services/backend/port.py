@@ -19,6 +19,8 @@ class Order:
     stop_ids: tuple[int, ...]
     sampling: Sampling
     cache_salt: str
+    structural_tag: str = ""  # xgrammar's JSON; the output follows it
+    logprobs: int | None = None  # likeliest ids told for each token, 0..20; None: no log probabilities
 
 
 class Cause(StrEnum):
@@ -39,9 +41,16 @@ class Sink(Protocol):
         """The first step of the order: prompt tokens found in the prefix cache, seconds spent in the queue."""
         ...
 
+    def logprobs(self, sampled: Sequence[float], top_ids: Sequence[int], top: Sequence[float]) -> None:
+        """For an order that asked, before `tokens` of the same step: the log probability of each token, and
+        flattened the likeliest ids at its place with theirs. None is below -9999."""
+        ...
+
     def tokens(self, ids: Sequence[int]) -> None: ...
 
-    def ended(self, cause: Cause, detail: str) -> None: ...
+    def ended(self, cause: Cause, detail: str, stop_id: int) -> None:
+        """`stop_id` is the sampled id that ended the order with Cause.STOP, else 0."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
 
+Effort = Literal["low", "medium", "high"]
 Endpoint = Annotated[
     str | None, typer.Option(help="host:port, or https://host:port for TLS. Else HEADRACE_ENDPOINT.")
 ]
@@ -85,6 +86,13 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy, 2 is wild.")] = None,
     patience: Annotated[float, typer.Option(help="Seconds to go on trying while no replica answers.")] = 0.0,
+    effort: Annotated[Effort | None, typer.Option(help="How much a reasoning model thinks.")] = None,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="Show the model's reasoning too, on stderr.")
+    ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="File with a JSON Schema that the answer conforms to.")
+    ] = None,
     endpoint: Endpoint = None,
     key_file: KeyFile = None,
 ) -> None:
@@ -94,7 +102,8 @@ def chat(
     """
     from services.cli.chat import Talk, talk
 
-    talk(Talk(model, session, system, max_tokens, temperature, patience), prompt, endpoint, key_file)
+    wish = Talk(model, session, system, max_tokens, temperature, patience, effort, reasoning, schema)
+    talk(wish, prompt, endpoint, key_file)
 
 
 @app.command()

@@ -18,9 +18,10 @@ SLOW = SimTiming(step_s=0.005, scale=1)
 
 def answer_of(endpoint: Endpoint, request: pb.GenerateRequest, tokens: int) -> str:
     """What the oracle says the model answers."""
+    from services.core.request import Conversation
     from services.gateway.validate import read_messages
 
-    prompt = endpoint.deps.models[MODEL].renderer.prompt(read_messages(request.messages))
+    prompt = endpoint.deps.models[MODEL].family.prompt(Conversation(read_messages(request.messages)))
     return TOKENIZER.decode(expected_tokens(prompt, tokens))
 
 

@@ -23,6 +23,7 @@ class Ledger:
     tokens: dict[int, list[int]] = field(default_factory=dict)
     finishes: dict[int, pb.Finish] = field(default_factory=dict)
     firsts: dict[int, pb.First] = field(default_factory=dict)
+    logprobs: dict[int, pb.TokenLogprobs] = field(default_factory=dict)
     frames: list[pb.Frame] = field(default_factory=list)
 
     def add(self, frame: pb.Frame) -> None:
@@ -33,6 +34,10 @@ class Ledger:
             assert id not in self.finishes, "tokens after the end of a turn"
             self.tokens.setdefault(id, []).extend(next(tokens) for _ in range(run))
         assert next(tokens, None) is None
+        assert len({scores.id for scores in step.logprobs}) == len(step.logprobs)
+        for scores in step.logprobs:
+            self.logprobs.setdefault(scores.id, pb.TokenLogprobs()).MergeFrom(scores)
+            assert len(self.logprobs[scores.id].sampled) == len(self.tokens[scores.id])
         for first in step.firsts:
             assert first.id not in self.firsts
             self.firsts[first.id] = first

@@ -7,10 +7,10 @@ import grpc.aio
 import pytest
 
 from cluster.engine.port import Cause
-from cluster.engine.sim import SimTiming, expected_tokens
-from cluster.link.outbox import Outbox
+from cluster.engine.sim import SimTiming, expected_logprobs, expected_tokens
+from cluster.link.outbox import MAX_LOGPROBS, Outbox
 from cluster.link.v1 import link_pb2 as pb
-from tests.support.engine_link import TOKEN, Gateway, running_replica
+from tests.support.engine_link import TOKEN, Gateway, Ledger, running_replica
 
 PROMPT = [11, 12, 13]
 # Slow enough that a turn of thousands of tokens outlives any test.
@@ -107,6 +107,9 @@ async def test_a_canary_takes_no_place() -> None:
         ([1], {"stop_ids": [2**32 - 1]}, "stop_ids"),
         ([1], {"stop_ids": range(65)}, "stop_ids"),
         ([1], {"cache_salt": "tenant-a"}, "cache_salt"),
+        ([1], {"structural_tag": "x" * 131_073}, "structural_tag"),
+        ([1], {"structural_tag": "é" * 65_537}, "structural_tag"),
+        ([1], {"logprobs": 21}, "logprobs"),
         ([1], {"sampling": pb.Sampling(temperature=float("nan"))}, "temperature"),
         ([1], {"sampling": pb.Sampling(top_p=0.0)}, "top_p"),
         ([1], {"sampling": pb.Sampling(repetition_penalty=float("inf"))}, "repetition_penalty"),
@@ -192,9 +195,11 @@ async def test_the_end_of_the_grace_is_told() -> None:
 
 async def test_a_dead_engine_ends_every_turn_and_stream() -> None:
     async with running_replica() as replica, replica.gateway() as one, replica.gateway() as two:
-        replica.engine.fail_after_steps = 20
-        await one.submit(1, PROMPT, 5000)
-        await two.submit(5, PROMPT, 5000)
+        await one.submit(1, PROMPT, 90_000)
+        await two.submit(5, PROMPT, 90_000)
+        await one.until(lambda ledger: 1 in ledger.tokens)
+        await two.until(lambda ledger: 5 in ledger.tokens)
+        replica.engine.fail_after_steps = replica.engine.load().steps + 20
         for gateway, id in ((one, 1), (two, 5)):
             ledger = await gateway.finished(id)
             assert ledger.finishes[id].cause == pb.FINISH_CAUSE_ENGINE
@@ -229,6 +234,37 @@ async def test_pending_output_merges_by_turn() -> None:
     step, pong = await outbox.frames()
     assert (step.step.ids, step.step.counts, step.step.tokens) == ([7, 8], [3, 1], [1, 2, 3, 9])
     assert pong.pong.nonce == 999
+
+
+@pytest.mark.parametrize("likeliest", [0, 3, 20])
+async def test_log_probabilities_come_with_the_tokens_of_those_who_asked(likeliest: int) -> None:
+    async with running_replica() as replica, replica.gateway() as gateway:
+        await gateway.submit(1, PROMPT, 40, logprobs=likeliest)
+        await gateway.submit(2, [9], 40)
+        ledger = await gateway.finished(1, 2)
+    tokens = expected_tokens(PROMPT, 40)
+    assert ledger.tokens == {1: tokens, 2: expected_tokens([9], 40)}
+    assert ledger.logprobs.keys() == {1}
+    expected, told = expected_logprobs(1, tokens, likeliest), ledger.logprobs[1]
+    assert told.sampled == expected.sampled
+    assert (told.top_ids, told.top) == (expected.top_ids, expected.top)
+
+
+async def test_log_probabilities_merge_by_turn_and_a_frame_of_them_closes() -> None:
+    outbox, likeliest = Outbox(pb.Load), 20
+    scores = expected_logprobs(7, [5], likeliest)
+    steps = MAX_LOGPROBS // (likeliest + 1) + 10
+    for _ in range(steps):
+        outbox.scored(7, [5], scores)
+        outbox.token(8, 6)
+    first, last = await outbox.frames()
+    assert last.step.counts == [9, 9]
+    ledger = Ledger()
+    ledger.add(first)
+    ledger.add(last)
+    assert ledger.tokens == {7: [5] * steps, 8: [6] * steps}
+    assert len(ledger.logprobs[7].top) == steps * likeliest
+    assert first.ByteSize() < 16 << 20
 
 
 async def test_unread_refusals_hold_back_the_sender() -> None:
