@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.core.request import Choice, Conversation, Sampling
+from services.core.request import Conversation, Sampling
 from services.text.checkpoint import CheckpointError, context_length, read_config
 from services.text.family import Abilities
 from services.text.harmony import structure, vocabulary
 from services.text.harmony.parse import HarmonyParser
 from services.text.harmony.render import render
-from services.text.structure import whole
+from services.text.structure import is_demanded, offered, whole
 
 ABILITIES = Abilities(tools=True, reasoning=True, effort=True)
 NEUTRAL = Sampling(temperature=1.0, top_p=1.0)  # as openai/gpt-oss recommends
@@ -43,11 +43,10 @@ class Harmony:
         return render(conversation)
 
     def parser(self, conversation: Conversation, prompt: Sequence[int]) -> HarmonyParser:
-        offered = () if conversation.choice is Choice.NONE else conversation.functions
-        return HarmonyParser(frozenset(f.name for f in offered))
+        return HarmonyParser(frozenset(function.name for function in offered(conversation)))
 
     def structure(self, conversation: Conversation) -> str:
-        return whole(structure.of(conversation)) if structure.is_demanded(conversation) else ""
+        return whole(structure.of(conversation)) if is_demanded(conversation) else ""
 
     def legal(self, conversation: Conversation) -> str:
         return whole(structure.of(conversation))

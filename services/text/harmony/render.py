@@ -24,9 +24,10 @@ from openai_harmony import Role as Speaker
 
 from services.core import request as core
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Choice, Effort, Function, JsonSchema, Message, Role
+from services.core.request import Effort, Function, JsonSchema, Message, Role
 from services.text.harmony.header import NAMESPACE
 from services.text.harmony.vocabulary import encoding
+from services.text.structure import offered
 
 EFFORTS = {
     None: ReasoningEffort.MEDIUM,
@@ -65,7 +66,7 @@ def _developer(conversation: core.Conversation) -> list[Any]:
     format = conversation.format
     demanded = response_format(format) if isinstance(format, JsonSchema) else ""
     instructions = "\n\n".join(message.text for message in leading(conversation.messages))
-    functions = [] if conversation.choice is Choice.NONE else [*map(_description, conversation.functions)]
+    functions = [*map(_description, offered(conversation))]
     if functions:
         developer = DeveloperContent.new().with_function_tools(functions)
         contents = [developer.with_instructions(instructions) if instructions else developer]

@@ -8,9 +8,11 @@ from services.text.structure import (
     anything_but,
     arguments,
     content,
+    offered,
     one_of,
     optional,
     sequence,
+    some_but,
     text,
     token,
 )
@@ -19,23 +21,14 @@ ANYTHING = anything_but(NAMED_CONTROLS)
 JSON = (text(" "), token(CONSTRAIN), text("json"))
 
 
-def is_demanded(conversation: Conversation) -> bool:
-    strict = any(function.strict for function in _offered(conversation))
-    return conversation.format is not None or conversation.choice is Choice.REQUIRED or strict
-
-
 def of(conversation: Conversation) -> Rule:
     """Reasoning, perhaps a preamble to a call, then a call or the answer."""
-    functions = _offered(conversation)
+    functions = offered(conversation)
     endings = [_call(function) for function in functions]
     if conversation.choice is not Choice.REQUIRED:
         endings.append(_final(conversation))
     before = [_message("analysis"), *([_message("commentary")] if functions else [])]
     return sequence(*before, token(CHANNEL), one_of(endings))
-
-
-def _offered(conversation: Conversation) -> tuple[Function, ...]:
-    return () if conversation.choice is Choice.NONE else conversation.functions
 
 
 def _message(channel: str) -> Rule:
@@ -47,7 +40,7 @@ def _message(channel: str) -> Rule:
 def _final(conversation: Conversation) -> Rule:
     format = conversation.format
     if format is None:
-        return sequence(text("final"), token(MESSAGE), ANYTHING)
+        return sequence(text("final"), token(MESSAGE), some_but(NAMED_CONTROLS))
     type = JSON if isinstance(format, JsonSchema) else ()
     return sequence(text("final"), *type, token(MESSAGE), content(format))
 

@@ -18,7 +18,7 @@ from services.core.request import (
 )
 from services.text.harmony import structure
 from services.text.harmony.vocabulary import FIRST_CONTROL, STOP_IDS, VOCAB_SIZE, encoding
-from services.text.structure import whole
+from services.text.structure import is_demanded, whole
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 F = Function("f", "", SCHEMA, strict=True)
@@ -83,7 +83,13 @@ REFUSED = {
     "strict call or answer": [call("f") + '{"town":"Rom"}'],
     "call or format": [FINAL + "Rom"],
     "no calls": [call("f") + '{"city":"Rom"}'],
-    "legal answer": ["Hi", call("f") + "{}", "<|channel|>finale<|message|>Hi", THINK + THINK + FINAL + "Hi"],
+    "legal answer": [
+        FINAL,
+        "Hi",
+        call("f") + "{}",
+        "<|channel|>finale<|message|>Hi",
+        THINK + THINK + FINAL + "Hi",
+    ],
 }
 
 
@@ -95,7 +101,7 @@ def test_the_grammar_takes_what_was_demanded_and_nothing_else(name: str) -> None
 
 
 def test_an_answer_without_demands_is_free() -> None:
-    assert not structure.is_demanded(conversation())
-    assert not structure.is_demanded(conversation(None, G))
-    assert structure.is_demanded(conversation(None, F))
-    assert not structure.is_demanded(conversation(None, F, choice=Choice.NONE))
+    assert not is_demanded(conversation())
+    assert not is_demanded(conversation(None, G))
+    assert is_demanded(conversation(None, F))
+    assert not is_demanded(conversation(None, F, choice=Choice.NONE))
