@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test test-cluster test-slow bench generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test test-cluster test-slow bench bench-parsers generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test test-cluster test-slow bench generate lock
+.PHONY: help install dev up down check test test-cluster test-slow bench bench-parsers generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -42,6 +42,9 @@ test-slow: dev ## pipeline parallel, and every way in which a replica on two nod
 
 bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
 	python -m tests.load.bench
+
+bench-parsers: dev ## what reading an answer costs, as a table
+	python -m tests.load.parsers
 
 generate: dev ## regenerate the gRPC code
 	deploy/generate
