@@ -7,7 +7,11 @@ from pathlib import Path
 from cluster.models.catalogue import BY_NAME, Model, UnknownModel, find
 from deploy.local.home import Home
 
-PREPARED = {"smollm2-135m": "cluster.models.smollm2", "micro": "cluster.models.micro"}
+PREPARED = {
+    "smollm2-135m": "cluster.models.smollm2",
+    "micro": "cluster.models.micro",
+    "gpt-oss-tiny": "cluster.models.tiny_gptoss",
+}
 
 
 class NoSuchModel(Exception):

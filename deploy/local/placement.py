@@ -10,7 +10,7 @@ from cluster.models.planner import NoPlan, Question, plan
 
 
 class DoesNotFit(Exception):
-    """The message says what the model needs and what would hold it."""
+    """The message says what is needed and what would hold it."""
 
 
 def engine_arguments(model: Model, gpus: Sequence[Gpu]) -> dict[str, Any]:
@@ -25,3 +25,16 @@ def engine_arguments(model: Model, gpus: Sequence[Gpu]) -> dict[str, Any]:
             f"{model.name} does not fit on {len(alike)} x {alike[0].name}: {why}; {made.instead}"
         )
     return asdict(made.layout.arguments)
+
+
+def in_shards(count: int | None, cpus: int, gpus: int) -> dict[str, Any]:
+    """The arguments for as many shards as the operator wants, each on a GPU or on a core of its own; none for None."""
+    if count is None:
+        return {}
+    if count > (gpus or cpus):
+        raise DoesNotFit(
+            f"{count} shards need as many {'GPUs' if gpus else 'cores'}; here are {gpus or cpus}"
+        )
+    size = {"tensor_parallel_size": count, "pipeline_parallel_size": 1}
+    bound = {} if gpus or count == 1 else {"omp_threads_bind": "|".join(map(str, range(count)))}
+    return size | bound

@@ -98,7 +98,8 @@ def engine(run: Run, stage: Stage) -> None:
     row = run.choice.row
     gpus = read_listing(readings.gpu_listing()) if run.choice.gpu else ()
     try:
-        arguments = placement.engine_arguments(row, gpus) if row else {}
+        arguments = placement.engine_arguments(row, gpus) if row and run.tensor_parallel is None else {}
+        arguments |= placement.in_shards(run.tensor_parallel, readings.usable_cpus(), len(gpus))
     except placement.DoesNotFit as error:
         raise StageFailed(str(error), do="choose another: `headrace plan --here` shows what fits") from error
     configs.write_engine(run.home, run.stack, run.secrets, run.choice, arguments)

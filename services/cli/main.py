@@ -49,6 +49,9 @@ def up(
         typer.Option(min=0, max=65533, help="The API's; the next two are health and metrics. 0: any free."),
     ] = 50051,
     patience: Annotated[float, typer.Option(help="Seconds to wait for the engine.")] = 600.0,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Shards of the engine. Default: by the plan.")
+    ] = None,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
 
@@ -56,7 +59,7 @@ def up(
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience)
+    run(model, engine, port, patience, tensor_parallel)
 
 
 @app.command()

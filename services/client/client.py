@@ -68,6 +68,9 @@ class Model:
     revision: str
     context_length: int
     replicas: tuple[Replica, ...]
+    tools: bool = False
+    reasoning: bool = False
+    effort: bool = False
 
 
 class Client:
@@ -173,7 +176,10 @@ def _model(wire: models_pb2.Model) -> Model:
         )
         for each in wire.replicas
     )
-    return Model(wire.name, wire.revision, wire.context_length, replicas)
+    can = wire.abilities
+    return Model(
+        wire.name, wire.revision, wire.context_length, replicas, can.tools, can.reasoning, can.effort
+    )
 
 
 def _channel(endpoint: str, tls: Tls | None) -> grpc.aio.Channel:

@@ -90,7 +90,7 @@ class Deps:
     def _limits(self, name: str, family: Family) -> ModelLimits:
         live = self.directory.context_length(name)
         context = family.context_length if live is None else min(live, family.context_length)
-        return ModelLimits(family.vocab_size, context)
+        return ModelLimits(family.vocab_size, context, family.abilities)
 
     def effort(self, tenant: Tenant, model: str) -> Effort | None:
         """The operator's default for this tenant and model, else for the model; None leaves it to the family."""

@@ -1,7 +1,7 @@
 """Turns a wire message into an Ask, or says which fields are wrong and what would be right. Pure and total."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
@@ -9,6 +9,7 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.errors import MAX_VIOLATIONS, Forbidden, InvalidRequest, NotFound, Violation
 from services.core.request import RANGES, Ask, Effort, Message, Range, Role, Sampling, Scope, Tenant, ToolCall
 from services.gateway.validate_tools import NAME, check_format, check_tools, read_format, read_tools
+from services.text.family import Abilities
 
 MAX_MESSAGES = 1024
 MAX_PARTS = 1024  # of one message
@@ -36,10 +37,11 @@ EFFORTS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """Tokens: ids known to the tokenizer; prompt and output together."""
+    """Tokens: ids known to the tokenizer; prompt and output together. And what the model can do."""
 
     vocabulary: int
     context_length: int
+    abilities: Abilities = field(default_factory=Abilities)
 
 
 DRAWN = (*RANGES, "top_k")
@@ -67,7 +69,7 @@ def validate(request: pb.GenerateRequest, models: Mapping[str, ModelLimits]) -> 
         _stops(request.stop),
         check_tools(request),
         check_format(request.response_format),
-        _effort(request.reasoning),
+        _effort(request.reasoning, limits),
         _answers(request),
     )
     return Ask(
@@ -90,12 +92,12 @@ def validate(request: pb.GenerateRequest, models: Mapping[str, ModelLimits]) -> 
 
 def permit(ask: Ask, tenant: Tenant) -> None:
     """Raises Forbidden if the request asks for what its key has no scope for."""
-    for asked, scope, field in (
+    for asked, scope, name in (
         (ask.shows_reasoning, Scope.REASONING, "reasoning.include"),
         (ask.ignore_eos, Scope.BENCH, "ignore_eos"),
     ):
         if asked and scope not in tenant.scopes:
-            raise Forbidden(f"{field} needs a key with the scope {scope}")
+            raise Forbidden(f"{name} needs a key with the scope {scope}")
 
 
 def validate_count(request: pb.CountTokensRequest, models: Mapping[str, ModelLimits]) -> Ask:
@@ -105,7 +107,7 @@ def validate_count(request: pb.CountTokensRequest, models: Mapping[str, ModelLim
         _messages(request.messages),
         check_tools(request),
         check_format(request.response_format),
-        _effort(request.reasoning),
+        _effort(request.reasoning, models[model]),
     )
     return Ask(
         model=model,
@@ -242,7 +244,10 @@ def _token_bounds(request: pb.GenerateRequest, limits: ModelLimits) -> Iterator[
         yield Violation("min_tokens", f"0 to max_tokens; {request.min_tokens} was sent")
 
 
-def _effort(reasoning: pb.Reasoning) -> Iterator[Violation]:
+def _effort(reasoning: pb.Reasoning, limits: ModelLimits) -> Iterator[Violation]:
+    if reasoning.effort and not limits.abilities.effort:
+        yield Violation("reasoning.effort", "this model takes none")
+        return
     if reasoning.effort not in EFFORTS:
         yield Violation("reasoning.effort", f"one of {', '.join(map(pb.ReasoningEffort.Name, EFFORTS))}")
 

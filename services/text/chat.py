@@ -10,7 +10,7 @@ from services.core.request import Conversation, Sampling
 from services.text import answers
 from services.text.checkpoint import Checkpoint
 from services.text.detokenize import Detokenizer
-from services.text.family import Kind, Parser, Piece, Rest
+from services.text.family import Abilities, Kind, Parser, Piece, Rest
 from services.text.marked import MarkedParser
 from services.text.markup import Markup
 from services.text.structure import is_demanded, offered, whole
@@ -51,6 +51,10 @@ class Chat:
         """Raises CheckpointError for a tokenizer or template that cannot be loaded."""
         checkpoint = Checkpoint.load(folder)
         return cls(checkpoint, ChatTemplate(checkpoint, clock), Markup.of(checkpoint))
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(tools=self.markup.syntax is not None, reasoning=self.markup.thinks)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:

@@ -44,8 +44,18 @@ class Parser(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    tools: bool = False
+    reasoning: bool = False
+    effort: bool = False
+
+
 class Family(Protocol):
     """The text side of one model."""
+
+    @property
+    def abilities(self) -> Abilities: ...
 
     @property
     def stop_ids(self) -> tuple[int, ...]: ...

@@ -3,13 +3,24 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from services.core.errors import InvalidRequest, Violation
 from services.core.request import Conversation, Function, Message, Role, ToolCall
 from services.text.structure import offered
 
 Clean = Callable[[str], str]  # applied to every string of functions and calls, which templates write as JSON
+
+
+class Style(NamedTuple):
+    """How a template wants the message of a call."""
+
+    wordless: str | None  # the content, if there is none
+    written: bool  # arguments as JSON text and not as an object
+
+
+STYLES = [Style(*pair) for pair in product((None, ""), (False, True))]
 NOTHING = {"type": "object", "properties": {}}
 
 
@@ -59,17 +70,16 @@ def words_of(conversation: Conversation) -> list[str]:
     return [words for m in conversation.messages for words in (m.text, m.reasoning)]
 
 
-def as_dictionaries(
-    messages: Sequence[Message], clean: Clean, *, written: bool
-) -> Iterator[dict[str, object]]:
-    """`written`: the template wants arguments as JSON text, not as an object."""
+def as_dictionaries(messages: Sequence[Message], clean: Clean, style: Style) -> Iterator[dict[str, object]]:
     names: dict[str, str] = {}
     for message in messages:
         value: dict[str, object] = {"role": message.role.value, "content": message.text}
+        if message.calls and not message.text:
+            value["content"] = style.wordless
         if message.reasoning:
             value["reasoning_content"] = message.reasoning
         if message.calls:
-            value["tool_calls"] = [_call(call, clean, written) for call in message.calls]
+            value["tool_calls"] = [_call(call, clean, style.written) for call in message.calls]
             names |= {call.id: call.name for call in message.calls}
         if message.call_id:
             value["tool_call_id"] = clean(message.call_id)

@@ -21,7 +21,17 @@ from services.core.clock import Clock
 from services.core.errors import InvalidRequest, Violation
 from services.core.request import Conversation, Message, Role, ToolCall
 from services.text.checkpoint import Checkpoint, CheckpointError
-from services.text.messages import Clean, as_dictionaries, as_tools, rendered, skeleton, with_words, words_of
+from services.text.messages import (
+    STYLES,
+    Clean,
+    Style,
+    as_dictionaries,
+    as_tools,
+    rendered,
+    skeleton,
+    with_words,
+    words_of,
+)
 
 SKELETONS = 512  # of which the control tokens are remembered
 REASON_CHARS = 200
@@ -39,8 +49,7 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             raise CheckpointError(f"chat template, line {error.lineno}: {error.message}") from error
         self._thinks = "reasoning_content" in checkpoint.chat_template
-        self._written = False
-        self._written = self._wants_text()
+        self._style = next(filter(self._tells, STYLES), STYLES[0])
         self._skeleton: Callable[[Conversation], list[int]] = lru_cache(SKELETONS)(self._control_of)
 
     def prompt(self, conversation: Conversation) -> list[int]:
@@ -103,20 +112,20 @@ class ChatTemplate:
         tokens = [token for token in known if token]
         return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
 
-    def _wants_text(self) -> bool:
-        """Whether the template takes a call's arguments as JSON text: an object, it would not write as JSON."""
-        call = ToolCall("x", "x", '{"x": "x"}')
-        messages = (Message(Role.USER, "x"), Message(Role.ASSISTANT, calls=(call,)))
+    def _tells(self, style: Style) -> bool:
+        """Whether the template writes all of a call, and nothing of Python's: templates differ in what they take."""
+        asked, call = Message(Role.USER, "x"), ToolCall("x", "name_of_it", '{"key_of_it": "x"}')
         try:
-            return "{'x': 'x'}" in self._render(Conversation(messages))
-        except TypeError:
-            return True
+            without = self._render(Conversation((asked,)), style=style)
+            text = self._render(Conversation((asked, Message(Role.ASSISTANT, calls=(call,)))), style=style)
         except REFUSALS:
             return False
+        odd = "{'key_of_it'" in text or text.count("None") > without.count("None")
+        return call.name in text and "key_of_it" in text and not odd
 
-    def _render(self, said: Conversation, clean: Clean = str) -> str:
+    def _render(self, said: Conversation, clean: Clean = str, style: Style | None = None) -> str:
         return self._template.render(
-            messages=[*as_dictionaries(said.messages, clean, written=self._written)],
+            messages=[*as_dictionaries(said.messages, clean, style or self._style)],
             add_generation_prompt=True,
             tools=as_tools(said.functions, clean),
             documents=None,

@@ -111,6 +111,11 @@ DEMANDS: dict[str, tuple[pb.GenerateRequest, str]] = {
     "n too many": (ask(n=9), "n"),
     "n with a session": (ask(n=2, session="session_" + "0" * 32), "n"),
     "unknown effort": (ask(reasoning=pb.Reasoning(effort=9)), "reasoning.effort"),  # type: ignore[arg-type]
+    "an effort for a model that takes none": (
+        ask(reasoning=pb.Reasoning(effort=pb.REASONING_EFFORT_LOW)),
+        "reasoning.effort",
+    ),
+    "tools for a model that takes none": (ask(tools=[WITH_TOOL]), "tools"),
     "a user who calls": (
         pb.GenerateRequest(
             messages=[pb.Message(role=pb.ROLE_USER, content=[pb.Part(text="x")], reasoning="y")]

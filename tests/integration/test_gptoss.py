@@ -276,3 +276,9 @@ async def test_a_cut_answer_is_no_broken_one() -> None:
         answer = await client.generate("Where?", max_tokens=50)
     assert (answer.message.text, answer.reason) == ("", "length")
     assert len(engine.requests) == 1
+
+
+async def test_the_models_abilities_are_told() -> None:
+    async with gptoss() as (client, _):
+        [model] = await client.models()
+    assert (model.tools, model.reasoning, model.effort) == (True, True, True)

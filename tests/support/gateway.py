@@ -120,7 +120,7 @@ async def mint_key(stores: Stores, tenant: str = "acme", scopes: Iterable[Scope]
 async def sim_replica(
     name: str, sim: SimSettings, capacity: int = 256, model: str = MODEL, engine: Engine | None = None
 ) -> AsyncIterator[SimReplica]:
-    engine = engine or SimEngine(sim)
+    given, engine = engine, engine or SimEngine(sim)
     board = Switchboard(engine, capacity)
     board.start()
     server = LinkServer(board, Identity(name, model, "golden"), TOKEN)
@@ -131,7 +131,8 @@ async def sim_replica(
     finally:
         await server.stop(0)
         await board.stop()
-        await engine.close()
+        if given is None:
+            await engine.close()
 
 
 @asynccontextmanager
@@ -145,7 +146,7 @@ async def running_gateway(
     scopes: Iterable[Scope] = (),
     **overrides: Any,
 ) -> AsyncIterator[Endpoint]:
-    """`engine` takes the place of the only replica's SimEngine."""
+    """`engine` takes the place of the only replica's SimEngine and stays its owner's."""
     stores = stores or memory_stores()
     sim = sim or SimSettings(timing=FAST, context_length=2048, vocab_size=49152)
     async with AsyncExitStack() as stack:

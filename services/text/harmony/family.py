@@ -6,11 +6,13 @@ from pathlib import Path
 
 from services.core.request import Choice, Conversation, Sampling
 from services.text.checkpoint import CheckpointError, context_length, read_config
+from services.text.family import Abilities
 from services.text.harmony import structure, vocabulary
 from services.text.harmony.parse import HarmonyParser
 from services.text.harmony.render import render
 from services.text.structure import whole
 
+ABILITIES = Abilities(tools=True, reasoning=True, effort=True)
 NEUTRAL = Sampling(temperature=1.0, top_p=1.0)  # as openai/gpt-oss recommends
 
 
@@ -22,6 +24,7 @@ class Harmony:
     stop_ids: tuple[int, ...] = vocabulary.STOP_IDS
     sampling: Sampling = NEUTRAL
     vocab_size: int = vocabulary.VOCAB_SIZE
+    abilities: Abilities = ABILITIES
 
     @classmethod
     def load(cls, folder: Path) -> "Harmony":

@@ -78,6 +78,13 @@ def test_deepseek_gets_arguments_as_the_text_it_joins(models: dict[str, Chat]) -
     )
 
 
+def test_a_template_that_tells_of_calls_only_where_content_is_none_gets_none(tmp_path: Path) -> None:
+    strict = deepseek(BARE).replace("if m.tool_calls", "if m.tool_calls and m.content is none")
+    strict = strict.replace("m.content.split('</think>')[-1]", "m.content or ''")
+    model = load(write(tmp_path, DEEPSEEK_MARKS, strict), FakeClock())
+    assert '<｜tool▁sep｜>{"city": "Köln"}' in prompt(model, ASKED, CALLED, RESULT)
+
+
 @pytest.mark.parametrize(
     ("name", "sampled"),
     [

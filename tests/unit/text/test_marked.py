@@ -1,5 +1,6 @@
 """Answers of models by chat template: thoughts stay hidden, calls come whole, broken ones have a name."""
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def told(pieces: list[Piece]) -> list[tuple[str, str]]:
     return [(kind.name, "".join(piece.text for piece in run)) for kind, run in runs]
 
 
-def read(parser: MarkedParser, ids: list[int], cuts: list[int] = [], cut: bool = False) -> tuple[list, str]:  # noqa: B006
+def read(
+    parser: MarkedParser, ids: list[int], cuts: Sequence[int] = (), *, cut: bool = False
+) -> tuple[list[tuple[str, str]], str]:
     edges = [0, *sorted(c % (len(ids) + 1) for c in cuts), len(ids)]
     pieces = [piece for start, end in pairwise(edges) for piece in parser.push(ids[start:end])]
     rest = parser.finish(cut=cut)
