@@ -122,14 +122,17 @@ def fetch(source: Source, target: Path, report: Report, pause: Callable[[float],
 
 
 def check_present(target: Path, listing: Listing) -> None:
-    """Raises FetchError when the folder holds something else, CheckpointError when it was changed."""
+    """Raises FetchError when the folder holds something else, or was changed."""
     manifest = read_manifest(target)
     if manifest is None or manifest["source"] != listing.origin:
         holds = f"{manifest['source']}" if manifest else "files that no fetch wrote"
         raise FetchError(
             f"{target} holds {holds}, not {listing.origin}", "Remove it, or choose another with --to."
         )
-    verify(target)
+    try:
+        verify(target)
+    except CheckpointError as error:
+        raise FetchError(str(error), f"Remove {target} and run the same command again.") from error
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class Arguments:
     gpu_memory_utilization: float
     kv_cache_dtype: str = "auto"
     enable_expert_parallel: bool = False
+    nodes: int = 1
 
     @property
     def gpus(self) -> int:

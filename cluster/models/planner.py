@@ -157,10 +157,15 @@ def parallel_sizes(question: Question) -> Iterator[tuple[int, int]]:
         yield tensor, stages
 
 
-def places(question: Question, tensor: int) -> int:
-    """Groups of that many GPUs of one machine."""
+def spread(question: Question, tensor: int, stages: int) -> tuple[int, int]:
+    """Replicas, and the machines that each is spread over evenly; the stages of one machine are its own."""
     machines, rest = divmod(question.gpus, question.gpus_per_node)
-    return machines * (question.gpus_per_node // tensor) + rest // tensor
+    size, groups = tensor * stages, question.gpus_per_node // tensor
+    if size <= question.gpus_per_node:
+        return machines * (question.gpus_per_node // size) + rest // size, 1
+    whole = machines + (rest // tensor >= groups)
+    nodes = stages // groups
+    return (0 if stages % groups else whole // nodes), nodes
 
 
 def preferred(good: Sequence[Layout]) -> Layout:
@@ -170,7 +175,7 @@ def preferred(good: Sequence[Layout]) -> Layout:
 
 def _lay_out(question: Question, context: int, tensor: int, stages: int) -> Layout:
     model, gpu = question.model, question.gpu
-    replicas = places(question, tensor) // stages
+    replicas, nodes = spread(question, tensor, stages)
     place = (gpu.name, tensor) if stages == 1 else None
     advice = next((a for a in model.advice if (a.gpu, a.tensor_parallel) == place), None)
     arguments = Arguments(
@@ -182,6 +187,7 @@ def _lay_out(question: Question, context: int, tensor: int, stages: int) -> Layo
         gpu_memory_utilization=(advice and advice.utilization) or UTILIZATION,
         kv_cache_dtype="fp8" if any(a.fp8_cache for a in model.advice if a.gpu == gpu.name) else "auto",
         enable_expert_parallel=model.expert_parallel and tensor > 1,
+        nodes=nodes,
     )
     room = memory(model, gpu, arguments)
     held = min(sequences(model, arguments, room.kv), arguments.max_num_seqs)

@@ -66,7 +66,7 @@ def run(model: str, to: Path | None, place: str | None, revision: str | None) ->
         listing = staging.fetch(source, target, bar, time.sleep)
     except CheckpointError as error:
         raise CliError(
-            str(error), "Run the same command again, or remove the folder first.", code=FAILED
+            str(error), "Run the same command again; what arrived whole is kept.", code=FAILED
         ) from error
     except FetchError as error:
         raise CliError(error.what, error.do, code=_code(error)) from error

@@ -107,7 +107,10 @@ def _show_one(made: Plan | NoPlan) -> None:
 
 def _title(made: Plan) -> str:
     question, layout = made.question, made.layout
-    return f"{question.model.name} on {question.gpus} x {question.gpu.name}: {layout.name} x {layout.replicas} replicas"
+    nodes = layout.arguments.nodes
+    over = f", each over {nodes} nodes" if nodes > 1 else ""
+    where = f"{question.model.name} on {question.gpus} x {question.gpu.name}"
+    return f"{where}: {layout.name} x {layout.replicas} replicas{over}"
 
 
 def _rows(made: Plan) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_helm_values_are_yaml_that_a_chart_can_take(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*ASKED, "--helm") == 0
     engine = yaml.safe_load(capsys.readouterr().out)["engine"]
-    assert engine["gpu"] == {"kind": "h100", "perReplica": 2}
+    assert engine["gpu"] == {"kind": "h100", "perReplica": 2, "perNode": 2}
     assert engine["checkpoint"] == "/models/gpt-oss-120b"
     assert engine["revision"] == find("gpt-oss-120b").revision
     assert (engine["replicas"], engine["tensorParallelSize"], engine["maxModelLen"]) == (8, 2, 32768)

@@ -165,8 +165,9 @@ def test_a_present_checkpoint_costs_no_download_and_a_changed_one_is_named(
     stage(hub, tmp_path / "m", heard)
     assert hub.asked(SHARD) == []
     (tmp_path / "m" / SHARD).write_bytes(b"short")
-    with pytest.raises(CheckpointError, match=SHARD):
+    with pytest.raises(FetchError, match=SHARD) as told:
         stage(hub, tmp_path / "m", heard)
+    assert told.value.do == f"Remove {tmp_path / 'm'} and run the same command again."
 
 
 def test_a_folder_with_something_else_is_left_alone(hub: FakeHub, tmp_path: Path, heard: Heard) -> None:

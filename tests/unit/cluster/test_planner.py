@@ -145,6 +145,14 @@ def test_a_group_stays_within_one_machine() -> None:
     assert (result.layout.arguments.tensor_parallel_size, result.layout.replicas, result.idle) == (4, 2, 4)
 
 
+def test_a_replica_over_several_machines_fills_each_of_them() -> None:
+    assert made("deepseek-r1", "h100", 16).layout.arguments.nodes == 2
+    assert made("gpt-oss-120b", "h100", 16).layout.arguments.nodes == 1
+    smaller = plan(Question(find("deepseek-r1"), BY_NAME["h200"], 8, gpus_per_node=4))
+    assert isinstance(smaller, Plan)
+    assert (smaller.layout.name, smaller.layout.arguments.nodes) == ("TP4 x PP2", 2)
+
+
 def test_a_tight_layout_is_taken_when_there_is_no_other_and_marked() -> None:
     result = made("gpt-oss-120b", "a100-80", 1, 128 * K)
     assert result.layout.sequences < ENOUGH
@@ -214,6 +222,9 @@ def test_a_plan_never_exceeds_memory_or_gpus(question: Question) -> None:
     assert held <= layout.memory.usable < question.gpu.memory_gib
     assert layout.replicas * arguments.gpus + result.idle == question.gpus and result.idle >= 0
     assert 1 <= layout.sequences <= arguments.max_num_seqs
+    assert (
+        arguments.gpus % arguments.nodes == 0 and arguments.gpus // arguments.nodes <= question.gpus_per_node
+    )
 
 
 @given(questions)
