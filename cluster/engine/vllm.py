@@ -224,7 +224,7 @@ async def start(
     except (RuntimeError, ValueError, OSError, VLLMError) as error:
         group.close()
         raise EngineDead(f"vllm does not start: {group.loss or first_line(error)}") from error
-    group.watch()
+    group.watch("VLLM::")
     return VllmEngine(llm, group)
 
 
