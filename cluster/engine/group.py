@@ -30,14 +30,17 @@ class Group:
         if elsewhere is not None:
             elsewhere.add_done_callback(lambda done: self.end(done.result()))
 
-    def watch(self) -> None:
-        """From here on the end of one process ends the others, and `loss` names it."""
+    def watch(self, titles: str) -> None:
+        """From here on the end of a process whose title begins so ends them all, and `loss` names it.
+
+        An engine starts others too, compilers for one, that may come and go.
+        """
         for process in self._members():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                name = title(process)
-                watched = os.pidfd_open(process.pid)
-                self._watched.append(watched)
-                self._loop.add_reader(watched, self.end, f"{name} ended")
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if (name := title(process)).startswith(titles):
+                    watched = os.pidfd_open(process.pid)
+                    self._watched.append(watched)
+                    self._loop.add_reader(watched, self.end, f"{name} ended")
 
     def end(self, why: str) -> None:
         """Kill what is left, for the reason that the first caller gives."""
@@ -74,4 +77,4 @@ def descendants() -> Iterator[psutil.Process]:
 
 
 def title(process: psutil.Process) -> str:
-    return str((process.cmdline() or [process.name()])[0])
+    return str((process.cmdline() or [process.name()])[0]).strip()

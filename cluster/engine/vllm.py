@@ -230,10 +230,14 @@ async def start(
     group = Group(elsewhere)
     try:
         llm = await asyncio.to_thread(open_llm, settings, place)
+        if settings.pipeline_parallel_size > 1 and current_platform.is_cpu():
+            # The later stages make room for what they receive in their first dummy run, which is left out
+            # of an eager start on CPUs.
+            await llm.collective_rpc("execute_dummy_batch")
     except (RuntimeError, ValueError, OSError, VLLMError) as error:
         group.close()
         raise EngineDead(f"vllm does not start: {group.loss or first_line(error)}") from error
-    group.watch()
+    group.watch("VLLM::")
     return VllmEngine(llm, group)
 
 

@@ -62,7 +62,7 @@ def start_host(settings: ReplicaSettings, rank: int) -> Any:
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=ray.util.get_current_placement_group(), placement_group_bundle_index=rank
     )
-    options = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "max_restarts": 0}
+    options = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus}
     return ray.remote(ShardHost).options(scheduling_strategy=strategy, **options).remote()
 
 

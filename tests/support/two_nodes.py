@@ -112,6 +112,7 @@ class TwoNodes:
     def _start(self, node: Node, *options: str) -> None:
         log = self.scratch / f"{node.address}.log"
         argv = [*node.prefix, RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
+        argv += ["--min-worker-port=0", "--max-worker-port=0"]  # any: two nodes on loopback share one range
         argv += [f"--node-ip-address={node.address}", "--num-cpus=1", f"--object-store-memory={128 << 20}"]
         argv += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
         with log.open("wb") as out:

@@ -43,7 +43,7 @@ async def ended(*processes: "subprocess.Popen[bytes]") -> None:
 async def test_one_end_is_the_end_of_all(stranger: "subprocess.Popen[bytes]") -> None:
     group = Group()
     first, second, third = waiting(), waiting(), waiting()
-    group.watch()
+    group.watch(sys.executable)
     second.kill()
     await ended(first, second, third)
     assert group.loss == f"{WAITS[0]} ended"
@@ -51,11 +51,22 @@ async def test_one_end_is_the_end_of_all(stranger: "subprocess.Popen[bytes]") ->
     group.close()
 
 
+async def test_a_process_of_another_name_may_come_and_go() -> None:
+    group = Group()
+    compiler = waiting()
+    group.watch("VLLM::")
+    compiler.kill()
+    await ended(compiler)
+    await asyncio.sleep(0)
+    assert group.loss == ""
+    group.close()
+
+
 async def test_another_node_that_is_lost_is_the_end_of_all() -> None:
     elsewhere: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     group = Group(elsewhere)
     process = waiting()
-    group.watch()
+    group.watch(sys.executable)
     elsewhere.set_result("node 1 is lost")
     await ended(process)
     assert group.loss == "node 1 is lost"
@@ -74,7 +85,7 @@ async def test_an_end_after_the_close_is_no_loss() -> None:
     elsewhere: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     group = Group(elsewhere)
     one, other = waiting(), waiting()
-    group.watch()
+    group.watch(sys.executable)
     group.close()
     one.kill()
     await ended(one)
