@@ -23,6 +23,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    migrations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,13 @@ Event = Started | Delta | ReasoningDelta | ToolCallDelta | Used | Finished
 
 
 def usage(wire: pb.Usage) -> Usage:
-    return Usage(wire.prompt_tokens, wire.completion_tokens, wire.cached_tokens, wire.reasoning_tokens)
+    return Usage(
+        wire.prompt_tokens,
+        wire.completion_tokens,
+        wire.cached_tokens,
+        wire.reasoning_tokens,
+        wire.migrations,
+    )
 
 
 def logprobs(wire: Iterable[pb.TokenLogprob]) -> tuple[Logprob, ...]:

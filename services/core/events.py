@@ -27,6 +27,7 @@ class Usage:
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+    migrations: int = 0  # moves to another replica after the first token
 
 
 @dataclass(frozen=True, slots=True)

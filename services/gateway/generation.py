@@ -22,14 +22,14 @@ class Ending(NamedTuple):
 
 
 class Generation:
-    """Hears one order as its Sink and appends what it says to the turn's journal.
+    """Hears one answer as a Sink and appends what it says to the turn's journal.
 
-    `ending` resolves once: when the engine ends the order, a stop string matches, or nothing more can come.
+    `ending` resolves once for each order: when the engine ends it, a stop string matches, or nothing more can
+    come. An order that was lost leaves the reading where it is: `goes_on` before the next replica's order.
     """
 
     __slots__ = (
         "_calls",
-        "_choice",
         "_ids",
         "_last",
         "_meter",
@@ -38,8 +38,10 @@ class Generation:
         "_text_of",
         "_turn",
         "_unsaid",
+        "choice",
         "ending",
         "parser",
+        "sampled",
         "thought",
         "visible",
     )
@@ -54,12 +56,13 @@ class Generation:
         text_of: Callable[[int], bytes],
     ) -> None:
         self._turn = turn
-        self._choice = choice
+        self.choice = choice
         self.parser = parser
         self._scanner = StopScanner(stops) if stops else None
         self._meter = meter
         self._text_of = text_of
-        self._ids: list[int] = []
+        self.sampled: list[int] = []  # all of this answer's ids
+        self._ids: list[int] = []  # those since the last event
         self._scores: list[Logprob] = []  # of the ids that the next `tokens` brings
         self._unsaid: list[Logprob] = []  # of content that was not delivered yet
         self._calls = 0
@@ -68,8 +71,12 @@ class Generation:
         self.thought = False
         self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
+    def goes_on(self) -> None:
+        self.ending = asyncio.get_running_loop().create_future()
+
     def prefilled(self, cached_tokens: int, queued: float) -> None:
-        self._turn.cached_tokens = cached_tokens
+        if not self.sampled:
+            self._turn.cached_tokens = cached_tokens
         self._meter.cached.inc(cached_tokens)
         self._meter.queue.observe(queued)
 
@@ -85,9 +92,10 @@ class Generation:
         if self.ending.done():
             return
         self._observe(self._turn.clock.monotonic())
-        count = self._turn.counts[self._choice]
+        count = self._turn.counts[self.choice]
         count.completion += len(ids)
         self._ids += ids
+        self.sampled += ids
         if self._scores:
             self._push_scored(ids)
         else:
@@ -97,8 +105,17 @@ class Generation:
             self._end(Cause.STOP, "", cut=False)
 
     def ended(self, cause: Cause, detail: str, stop_id: int) -> None:
-        if not self.ending.done():
-            self._end(cause, detail, cut=cause is not Cause.STOP)
+        if self.ending.done():
+            return
+        if cause in (Cause.STOP, Cause.LENGTH):
+            self._end(cause, detail, cut=cause is Cause.LENGTH)
+        else:
+            self.ending.set_result(Ending(cause, detail))
+
+    def give_up(self) -> None:
+        """No other replica goes on with it: what was held back is delivered."""
+        self.goes_on()
+        self._end(Cause.LOST, "", cut=True)
 
     def _end(self, cause: Cause, detail: str, *, cut: bool) -> None:
         rest = self.parser.finish(cut=cut)
@@ -125,7 +142,7 @@ class Generation:
                 self._content(text)
             elif kind is Kind.REASONING:
                 self.thought = True
-                self._turn.append(ReasoningDelta(text, self._taken(), self._choice))
+                self._turn.append(ReasoningDelta(text, self._taken(), self.choice))
             else:
                 self._call(kind, text)
 
@@ -142,7 +159,7 @@ class Generation:
         if text:
             self.visible = True
             scores, self._unsaid = self._unsaid, []
-            self._turn.append(Delta(text, self._taken(), self._choice, scores))
+            self._turn.append(Delta(text, self._taken(), self.choice, scores))
 
     def _call(self, kind: Kind, text: str) -> None:
         self.visible = True
@@ -151,10 +168,10 @@ class Generation:
         index = self._calls - 1
         if kind is Kind.CALL:
             # Told by the turn's id, so that whoever continues the turn gives the same one.
-            id = f"call_{self._turn.id.rpartition('_')[2]}_{self._choice}_{index}"
-            self._turn.append(CallDelta(index, "", self._taken(), self._choice, id, text))
+            id = f"call_{self._turn.id.rpartition('_')[2]}_{self.choice}_{index}"
+            self._turn.append(CallDelta(index, "", self._taken(), self.choice, id, text))
         else:
-            self._turn.append(CallDelta(index, text, self._taken(), self._choice))
+            self._turn.append(CallDelta(index, text, self._taken(), self.choice))
 
     def _taken(self) -> list[int]:
         ids, self._ids = self._ids, []

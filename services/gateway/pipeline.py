@@ -131,7 +131,7 @@ async def generate(
     order: Order, said: Conversation, ask: Ask, model: ServedModel, deps: Deps, turn: Turn
 ) -> tuple[Ending, ...]:
     """Samples every answer. Raises the errors of Sampler.sample."""
-    sampler = Sampler(order, said, ask, model, deps.directory, turn)
+    sampler = Sampler(order, said, ask, model, deps.directory, turn, deps.settings.recovery)
     if ask.n == 1:
         return (await sampler.sample(0),)
     return await together(sampler.sample(choice) for choice in range(ask.n))

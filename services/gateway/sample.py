@@ -1,7 +1,7 @@
 """Sampling one answer: on which replica, and what to do when it is lost or the model breaks its own format."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -26,12 +26,14 @@ from services.gateway.turn import Count, Turn
 from services.routing.least_wait import choose
 from services.telemetry import metrics
 
-MAX_ROUTES = 3  # replicas tried for an answer of which nothing was generated yet
+MAX_ROUTES = 3  # replicas tried for an answer
+LOOK = 0.25  # seconds between two looks for a replica while nothing changes
 MAX_SEED = 2**63 - 1
 
 UNTOUCHED = {Cause.FULL, Cause.DRAINING, Cause.LOST, Cause.ENGINE}
 GOOD = {Cause.STOP, Cause.LENGTH}
 
+Connection = tuple[str, int]  # a replica, and which of the connections to it
 T = TypeVar("T")
 
 
@@ -45,6 +47,7 @@ class Sampler:
     model: ServedModel
     directory: Directory
     turn: Turn
+    recovery: float  # seconds that a begun answer waits for a replica to go on
 
     async def sample(self, choice: int) -> Ending:
         """One answer; a second try, held to the format, if the model broke it before anything was visible.
@@ -55,8 +58,7 @@ class Sampler:
         heard, generation = await self._on_replicas(order, choice)
         if heard.flaw and not self._seen(generation):
             self._count(heard.flaw, "retried")
-            self.turn.append(Restarted(choice))
-            self.turn.counts[choice] = Count()
+            self._void(choice)
             tag = order.structural_tag or self.model.family.legal(self.said)
             sampling = reseeded(order.sampling, self.ask.n)
             order = replace(order, sampling=sampling, structural_tag=tag)
@@ -73,38 +75,73 @@ class Sampler:
         metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
 
     async def _on_replicas(self, order: Order, choice: int) -> tuple[Heard, Generation]:
-        """As long as nothing was generated, a refusal or loss moves the order to another replica."""
-        tried: set[str] = set()
+        """An order that is refused or lost moves to another replica and goes on there after the ids it has."""
+        generation, tried = self._generation(order, choice), set[Connection]()
         failure = self._no_link
-        while (link := self._route(tried)) is not None and len(tried) < MAX_ROUTES:
-            tried.add(link.lease.replica)
-            heard, generation = await self._on(link, order, choice)
+        while len(tried) < MAX_ROUTES and (link := await self._route(tried, generation)) is not None:
+            tried.add(_connection(link))
+            heard = await self._on(link, continued(order, generation.sampled), generation)
             if heard.cause in GOOD:
                 return heard, generation
             failure = self._failure(heard)
-            if heard.cause not in UNTOUCHED or self.turn.counts[choice].completion:
+            if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
                 break
-            metrics.REROUTES.labels(self.model.name, heard.cause).inc()
+            generation = movable
+            self._moves(heard.cause, generation)
+        generation.give_up()
         raise failure
 
-    async def _on(self, link: Link, order: Order, choice: int) -> tuple[Heard, Generation]:
-        family, meter, count = self.model.family, self.model.meter, self.turn.counts[choice]
+    def _generation(self, order: Order, choice: int) -> Generation:
+        family = self.model.family
         parser = family.parser(self.said, order.prompt)
-        generation = Generation(self.turn, choice, parser, self.ask.stop, meter, family.token)
+        return Generation(self.turn, choice, parser, self.ask.stop, self.model.meter, family.token)
+
+    async def _on(self, link: Link, order: Order, generation: Generation) -> Heard:
+        meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
+        before, reasoned, known = count.completion, count.reasoning, set(mended)
+        generation.goes_on()
         order_id = link.submit(order, generation)
         try:
-            return await generation.ending, generation
+            return await generation.ending
         finally:
             link.cancel(order_id)
-            meter.completion.inc(count.completion)
-            meter.reasoning.inc(count.reasoning)
-            for flaw in set(parser.mended):
+            meter.completion.inc(count.completion - before)
+            meter.reasoning.inc(count.reasoning - reasoned)
+            for flaw in set(mended) - known:
                 self._count(flaw, "mended")
 
-    def _route(self, tried: set[str]) -> Link | None:
-        """The replica for an answer, of those not tried before; None if none is ready with room."""
-        links = self.directory.links(self.model.name)
-        return choose(link for link in links if link.lease.replica not in tried)
+    def _movable(self, order: Order, generation: Generation) -> Generation | None:
+        """What goes on elsewhere. A grammar begins with the first id, so an answer that is held to one begins
+        anew if nobody has seen it, and else ends here: None."""
+        if not (generation.sampled and order.structural_tag):
+            return generation
+        if self._seen(generation):
+            return None
+        self._void(generation.choice)
+        return self._generation(order, generation.choice)
+
+    def _void(self, choice: int) -> None:
+        self.turn.append(Restarted(choice))
+        self.turn.counts[choice] = Count()
+
+    def _moves(self, cause: Cause, generation: Generation) -> None:
+        if generation.sampled:
+            self.turn.migrations += 1
+            metrics.MIGRATIONS.labels(self.model.name, cause).inc()
+        else:
+            metrics.REROUTES.labels(self.model.name, cause).inc()
+
+    async def _route(self, tried: set[Connection], generation: Generation) -> Link | None:
+        """The replica for an answer, of those not tried on this connection; None if none is ready with room. An
+        answer that has begun is worth waiting for one."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (self.recovery if generation.sampled else 0)
+        while True:
+            links = self.directory.links(self.model.name)
+            link = choose(link for link in links if _connection(link) not in tried)
+            if link is not None or loop.time() >= until:
+                return link
+            await self.directory.change(min(LOOK, until - loop.time()))
 
     @property
     def _no_link(self) -> HeadraceError:
@@ -126,6 +163,10 @@ class Sampler:
         return EngineLost("the replica was lost during the turn")
 
 
+def _connection(link: Link) -> Connection:
+    return link.lease.replica, link.connections
+
+
 def _reason(heard: Heard, generation: Generation) -> FinishReason:
     if heard.flaw:
         return FinishReason.MALFORMED
@@ -134,6 +175,19 @@ def _reason(heard: Heard, generation: Generation) -> FinishReason:
     if heard.cause is Cause.LENGTH:
         return FinishReason.LENGTH
     return FinishReason.TOOL_CALLS if generation.called else FinishReason.STOP
+
+
+def continued(order: Order, sampled: Sequence[int]) -> Order:
+    """What is left of the order after these ids."""
+    if not sampled:
+        return order
+    left = order.max_tokens - len(sampled)
+    return replace(
+        order,
+        prompt=[*order.prompt, *sampled],
+        max_tokens=left,
+        min_tokens=min(max(0, order.min_tokens - len(sampled)), left),
+    )
 
 
 def reseeded(sampling: Sampling, by: int) -> Sampling:

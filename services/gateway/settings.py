@@ -59,6 +59,9 @@ class GatewaySettings(BaseSettings):
     max_turn_seconds: float = Field(
         600, gt=0, description="deadline of calls that set none, and cap of theirs"
     )
+    recovery: float = Field(
+        60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
+    )
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )

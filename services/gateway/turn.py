@@ -40,6 +40,7 @@ class Turn:
     cached_tokens: int = 0
     started: bool = False
     outcome: Outcome | None = None
+    migrations: int = 0  # moves to another replica after the first token
     counts: list[Count] = field(default_factory=lambda: [Count()])  # one for each answer
     held: ExitStack = field(default_factory=ExitStack)  # what the turn holds until its reader has left
 
@@ -47,7 +48,7 @@ class Turn:
     def usage(self) -> Usage:
         completion = sum(count.completion for count in self.counts)
         reasoning = sum(count.reasoning for count in self.counts)
-        return Usage(self.prompt_tokens, completion, self.cached_tokens, reasoning)
+        return Usage(self.prompt_tokens, completion, self.cached_tokens, reasoning, self.migrations)
 
     def go_on(self) -> None:
         """Raises CancelledError if the turn has ended: redis-py may swallow the cancel that came with the ending."""
@@ -98,5 +99,6 @@ class Turn:
             completion_tokens=usage.completion,
             reasoning_tokens=usage.reasoning,
             cached_tokens=usage.cached,
+            migrations=usage.migrations,
             seconds=round(seconds, 3),
         )

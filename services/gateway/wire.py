@@ -52,6 +52,7 @@ def usage(event: Usage) -> pb.Usage:
         completion_tokens=event.completion,
         cached_tokens=event.cached,
         reasoning_tokens=event.reasoning,
+        migrations=event.migrations,
     )
 
 

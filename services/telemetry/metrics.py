@@ -27,6 +27,7 @@ MALFORMED = Counter(
 MESSAGES = Counter("headrace_stream_messages_total", "Stream messages written, after coalescing")
 IN_FLIGHT = Gauge("headrace_turns_in_flight", "Turns running", multiprocess_mode="livesum")
 REROUTES = Counter("headrace_reroutes_total", "Orders moved before their first token", ["model", "cause"])
+MIGRATIONS = Counter("headrace_migrations_total", "Answers that went on elsewhere", ["model", "cause"])
 LINK_UP = Gauge(
     "headrace_link_up",
     "1 while the link to a replica is up",

@@ -137,7 +137,7 @@ async def test_a_session_carries_the_conversation() -> None:
 
 async def test_a_turn_that_loses_its_replica_after_its_first_token_says_so() -> None:
     sim = SimSettings(timing=SLOW, context_length=2048, vocab_size=49152)
-    async with running_gateway(sim=sim) as endpoint:
+    async with running_gateway(sim=sim, recovery=0) as endpoint:
         call = endpoint.inference.StreamGenerate(ask(max_tokens=1500), metadata=endpoint.auth)
         events = []
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
