@@ -60,5 +60,5 @@ def test_an_engine_starts_from_the_staged_folder_and_asks_no_hub(tmp_path: Path)
             argv, env=os.environ | place, cwd=ROOT, text=True, capture_output=True, timeout=280, check=False
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.splitlines()[-1] == "tokens 5"
+        assert "tokens 5" in done.stdout.splitlines()
         assert hub.requests == []
