@@ -119,7 +119,8 @@ class TwoNodes:
             node.process = subprocess.Popen(
                 [*argv, *options], env=self.env(), cwd=ROOT, stdout=out, stderr=out
             )
-        until(lambda: "Ray runtime started" in log.read_text(), START_S, log.read_text)
+        process = node.process
+        until(lambda: "Ray runtime started" in log.read_text(), START_S, log.read_text, process.poll)
 
     def stop(self) -> None:
         """Ends Ray. Its agents wait for a raylet that is gone and are ended too; an engine's process
@@ -135,11 +136,13 @@ class TwoNodes:
         assert not alive, alive
 
 
-def until(met: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+def until(
+    met: Callable[[], bool], seconds: float, what: Callable[[], str], over: Callable[[], int | None]
+) -> None:
     give_up = time.monotonic() + seconds
     while not met():
-        assert time.monotonic() < give_up, what()
-        time.sleep(0.05)  # processes and namespaces end without an event to wait on
+        assert over() is None and time.monotonic() < give_up, what()
+        time.sleep(0.05)  # the only wait: what Ray prints is all it tells
 
 
 @contextmanager
