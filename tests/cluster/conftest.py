@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.cluster.deployment import Deployments, Replica, Splits, deploy_splits
+from tests.cluster.deployment import RELOAD_S, Deployments, Replica, Splits, deploy_splits
 from tests.support.engine_micro import micro_checkpoint
 from tests.support.two_nodes import TwoNodes, two_nodes
 from tests.support.valkey import running_valkey
@@ -18,12 +18,17 @@ def two_node_ray() -> Iterator[TwoNodes]:
 
 
 @pytest.fixture(scope="session")
-def deployments(two_node_ray: TwoNodes) -> Iterator[Deployments]:
+def checkpoint() -> str:
+    """The folder of a checkpoint that splits in two."""
+    return str(micro_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def deployments(two_node_ray: TwoNodes, checkpoint: str) -> Iterator[Deployments]:
     ray = two_node_ray
     with running_valkey("--bind", "127.0.0.1", ray.here, "--protected-mode", "no") as valkey:
         port = valkey.url.rpartition(":")[2]
-        # A checkpoint is micro_checkpoint() wherever these tests do not say otherwise.
-        yield Deployments(ray, f"redis://{ray.here}:{port}", str(micro_checkpoint()))
+        yield Deployments(ray, f"redis://{ray.here}:{port}", checkpoint)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -35,6 +40,3 @@ async def splits(deployments: Deployments) -> Splits:
 async def spread(deployments: Deployments, splits: Splits) -> AsyncIterator[Replica]:
     """The replica on two nodes; a new one, where a test before this one has killed it."""
     yield await deployments.replica("spread", seconds=RELOAD_S)
-
-
-RELOAD_S = 240.0  # for a replica to load; most of it imports vLLM in five processes on two cores

@@ -17,6 +17,7 @@ from tests.support.two_nodes import TwoNodes
 
 PROMPT = [11, 402, 7, 1999, 23]
 GREEDY = pb.Sampling(temperature=0)
+RELOAD_S = 240.0  # for a replica to load; most of it imports vLLM in five processes on two cores
 LONG = 1900  # tokens of a turn that is still running whatever the test does meanwhile
 
 

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from cluster.link.v1 import link_pb2 as pb
-from tests.cluster.conftest import RELOAD_S
-from tests.cluster.deployment import GREEDY, LONG, PROMPT, Deployments, Replica, Splits
+from tests.cluster.deployment import GREEDY, LONG, PROMPT, RELOAD_S, Deployments, Replica, Splits
 from tests.support.two_nodes import TwoNodes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
@@ -27,7 +26,6 @@ async def test_all_splits_of_a_checkpoint_answer_alike(splits: Splits, two_node_
     print(f"nodes: {two_node_ray.kind}; loaded in {splits.seconds}")
     one, pair, spread = (splits.answers[name][:SAME] for name in ("one", "pair", "spread"))
     assert one == pair == spread
-    assert splits.answers["pair"] == splits.answers["spread"]
 
 
 async def test_each_node_has_one_shard(spread: Replica, two_node_ray: TwoNodes) -> None:
