@@ -1,11 +1,11 @@
 """One Ray of two nodes for all tests here: starting engines on it is what they cost."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
 
-from tests.cluster.deployment import RELOAD_S, Deployments, Replica, Splits, deploy_splits
+from tests.cluster.deployment import RELOAD_S, Deployments, Replica, Splits, compare_splits
 from tests.support.engine_micro import micro_checkpoint
 from tests.support.two_nodes import TwoNodes, two_nodes
 from tests.support.valkey import running_valkey
@@ -32,11 +32,17 @@ def deployments(two_node_ray: TwoNodes, checkpoint: str) -> Iterator[Deployments
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def splits(deployments: Deployments) -> Splits:
-    return await deploy_splits(deployments)
+async def first_spread(deployments: Deployments) -> tuple[Replica, float]:
+    """The replica on two nodes as deployed, and the seconds it took."""
+    return await deployments.deploy("spread", tensor_parallel_size=2, nodes=2)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def spread(deployments: Deployments, splits: Splits) -> AsyncIterator[Replica]:
+async def spread(deployments: Deployments, first_spread: tuple[Replica, float]) -> Replica:
     """The replica on two nodes; a new one, where a test before this one has killed it."""
-    yield await deployments.replica("spread", seconds=RELOAD_S)
+    return await deployments.replica("spread", seconds=RELOAD_S)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def splits(deployments: Deployments, first_spread: tuple[Replica, float], spread: Replica) -> Splits:
+    return await compare_splits(deployments, spread, first_spread[1])

@@ -37,28 +37,32 @@ async def test_each_node_has_one_shard(spread: Replica, two_node_ray: TwoNodes) 
 
 
 async def test_a_killed_shard_of_the_second_node_ends_the_replica_which_is_replaced(
-    deployments: Deployments, spread: Replica, splits: Splits
+    deployments: Deployments, spread: Replica
 ) -> None:
-    [shard] = deployments.ray.nodes[1].titled("VLLM::Worker")
+    answer = await spread.answer()
+    shard = deployments.one("VLLM::Worker", beside="ShardHost")
     since = monotonic()
     await ends_with(deployments, spread, shard.kill)
     new = await deployments.replica("spread", seconds=RELOAD_S, other_than=spread.name)
-    assert await new.answer() == splits.answers["spread"]
+    assert await new.answer() == answer
     print(f"the next replica answers {monotonic() - since:.1f} s after the kill")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("node", "words"), [(0, "VLLM::Worker"), (1, "ShardHost")])
+@pytest.mark.parametrize(
+    ("killed", "beside"), [("VLLM::Worker", "ServeReplica:"), ("ShardHost", "ShardHost")]
+)
 async def test_a_killed_shard_or_host_of_either_node_ends_the_replica(
-    deployments: Deployments, spread: Replica, node: int, words: str
+    deployments: Deployments, spread: Replica, killed: str, beside: str
 ) -> None:
-    [killed] = deployments.ray.nodes[node].titled(words)
-    await ends_with(deployments, spread, killed.kill)
+    await ends_with(deployments, spread, deployments.one(killed, beside=beside).kill)
 
 
 @pytest.mark.slow
 async def test_a_lost_node_ends_the_replica(deployments: Deployments, spread: Replica) -> None:
     second = deployments.ray.nodes[1]
+    if not second.titled("ShardHost"):
+        pytest.skip("Ray gave the replica's own actor to the second node, and the first one holds Ray itself")
     await ends_with(deployments, spread, lambda: deployments.ray.kill_raylet(second))
     deployments.ray.restart(second)
 
@@ -68,7 +72,7 @@ async def test_a_killed_replica_leaves_no_shard_on_any_node(
     deployments: Deployments, spread: Replica
 ) -> None:
     family = deployments.engine_processes()
-    [actor] = deployments.ray.nodes[0].titled("ServeReplica:")
+    actor = deployments.one("ServeReplica:", beside="ServeReplica:")
     async with spread.gateway() as gateway:
         await gateway.submit(1, PROMPT, LONG, sampling=GREEDY)
         await gateway.until(lambda ledger: len(ledger.tokens.get(1, ())) > 2)

@@ -1,4 +1,4 @@
-"""A real Ray of two nodes on this machine, each with one CPU.
+"""A real Ray of two nodes on this machine, each with two CPUs in Ray's books.
 
 Where this user may make network namespaces, each node has its own, with an address and shared memory of its
 own: what one node's processes reach of the other's, they reach over the network. Elsewhere the nodes are two
@@ -113,7 +113,7 @@ class TwoNodes:
         log = self.scratch / f"{node.address}.log"
         argv = [*node.prefix, RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
         argv += ["--min-worker-port=0", "--max-worker-port=0"]  # any: two nodes on loopback share one range
-        argv += [f"--node-ip-address={node.address}", "--num-cpus=1", f"--object-store-memory={128 << 20}"]
+        argv += [f"--node-ip-address={node.address}", "--num-cpus=2", f"--object-store-memory={128 << 20}"]
         argv += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
         with log.open("wb") as out:
             node.process = subprocess.Popen(
