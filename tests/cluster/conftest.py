@@ -1,11 +1,11 @@
 """One Ray of two nodes for all tests here: starting engines on it is what they cost."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
 
-from tests.cluster.deployment import Deployments, Replica, Splits, deploy_splits
+from tests.cluster.deployment import RELOAD_S, Deployments, Replica, Splits, compare_splits
 from tests.support.engine_micro import micro_checkpoint
 from tests.support.two_nodes import TwoNodes, two_nodes
 from tests.support.valkey import running_valkey
@@ -18,23 +18,31 @@ def two_node_ray() -> Iterator[TwoNodes]:
 
 
 @pytest.fixture(scope="session")
-def deployments(two_node_ray: TwoNodes) -> Iterator[Deployments]:
+def checkpoint() -> str:
+    """The folder of a checkpoint that splits in two."""
+    return str(micro_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def deployments(two_node_ray: TwoNodes, checkpoint: str) -> Iterator[Deployments]:
     ray = two_node_ray
     with running_valkey("--bind", "127.0.0.1", ray.here, "--protected-mode", "no") as valkey:
         port = valkey.url.rpartition(":")[2]
-        # A checkpoint is micro_checkpoint() wherever these tests do not say otherwise.
-        yield Deployments(ray, f"redis://{ray.here}:{port}", str(micro_checkpoint()))
+        yield Deployments(ray, f"redis://{ray.here}:{port}", checkpoint)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def splits(deployments: Deployments) -> Splits:
-    return await deploy_splits(deployments)
+async def first_spread(deployments: Deployments) -> tuple[Replica, float]:
+    """The replica on two nodes as deployed, and the seconds it took."""
+    return await deployments.deploy("spread", tensor_parallel_size=2, nodes=2)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def spread(deployments: Deployments, splits: Splits) -> AsyncIterator[Replica]:
+async def spread(deployments: Deployments, first_spread: tuple[Replica, float]) -> Replica:
     """The replica on two nodes; a new one, where a test before this one has killed it."""
-    yield await deployments.replica("spread", seconds=RELOAD_S)
+    return await deployments.replica("spread", seconds=RELOAD_S)
 
 
-RELOAD_S = 240.0  # for a replica to load; most of it imports vLLM in five processes on two cores
+@pytest_asyncio.fixture(loop_scope="session")
+async def splits(deployments: Deployments, first_spread: tuple[Replica, float], spread: Replica) -> Splits:
+    return await compare_splits(deployments, spread, first_spread[1])

@@ -17,6 +17,7 @@ from tests.support.two_nodes import TwoNodes
 
 PROMPT = [11, 402, 7, 1999, 23]
 GREEDY = pb.Sampling(temperature=0)
+RELOAD_S = 240.0  # for a replica to load; most of it imports vLLM in five processes on two cores
 LONG = 1900  # tokens of a turn that is still running whatever the test does meanwhile
 
 
@@ -118,18 +119,11 @@ class Splits:
     seconds: dict[str, float]
 
 
-async def deploy_splits(deployments: Deployments) -> Splits:
-    """One shard, two in one node, two on two nodes. Only the last stays."""
-    answers: dict[str, list[int]] = {}
-    seconds: dict[str, float] = {}
-    shapes = {
-        "one": {},
-        "pair": {"tensor_parallel_size": 2},
-        "spread": {"tensor_parallel_size": 2, "nodes": 2},
-    }
-    for model, shape in shapes.items():
-        replica, seconds[model] = await deployments.deploy(model, **shape)
+async def compare_splits(deployments: Deployments, spread: Replica, seconds: float) -> Splits:
+    """One shard, two in one node, beside two on two nodes."""
+    answers, took = {"spread": await spread.answer()}, {"spread": seconds}
+    for model, shape in (("one", {}), ("pair", {"tensor_parallel_size": 2})):
+        replica, took[model] = await deployments.deploy(model, **shape)
         answers[model] = await replica.answer()
-        if model != "spread":
-            await deployments.delete(model)
-    return Splits(answers, seconds)
+        await deployments.delete(model)
+    return Splits(answers, took)

@@ -1,4 +1,4 @@
-"""A real Ray of two nodes on this machine, each with one CPU.
+"""A real Ray of two nodes on this machine, each with two CPUs in Ray's books.
 
 Where this user may make network namespaces, each node has its own, with an address and shared memory of its
 own: what one node's processes reach of the other's, they reach over the network. Elsewhere the nodes are two
@@ -113,13 +113,14 @@ class TwoNodes:
         log = self.scratch / f"{node.address}.log"
         argv = [*node.prefix, RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false"]
         argv += ["--min-worker-port=0", "--max-worker-port=0"]  # any: two nodes on loopback share one range
-        argv += [f"--node-ip-address={node.address}", "--num-cpus=1", f"--object-store-memory={128 << 20}"]
+        argv += [f"--node-ip-address={node.address}", "--num-cpus=2", f"--object-store-memory={128 << 20}"]
         argv += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
         with log.open("wb") as out:
             node.process = subprocess.Popen(
                 [*argv, *options], env=self.env(), cwd=ROOT, stdout=out, stderr=out
             )
-        until(lambda: "Ray runtime started" in log.read_text(), START_S, log.read_text)
+        process = node.process
+        until(lambda: "Ray runtime started" in log.read_text(), START_S, log.read_text, process.poll)
 
     def stop(self) -> None:
         """Ends Ray. Its agents wait for a raylet that is gone and are ended too; an engine's process
@@ -135,11 +136,13 @@ class TwoNodes:
         assert not alive, alive
 
 
-def until(met: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+def until(
+    met: Callable[[], bool], seconds: float, what: Callable[[], str], over: Callable[[], int | None]
+) -> None:
     give_up = time.monotonic() + seconds
     while not met():
-        assert time.monotonic() < give_up, what()
-        time.sleep(0.05)  # processes and namespaces end without an event to wait on
+        assert over() is None and time.monotonic() < give_up, what()
+        time.sleep(0.05)  # the only wait: what Ray prints is all it tells
 
 
 @contextmanager
