@@ -3,12 +3,12 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test bench generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test test-cluster test-slow bench bench-parsers generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test bench generate lock
+.PHONY: help install dev up down check test test-cluster test-slow bench bench-parsers generate lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 install:
 	@deploy/install
@@ -31,11 +31,20 @@ check: dev ## lint, types, import rules, generated code
 
 test: dev ## unit and contract tests, then the real engine, then the whole stack
 	pytest tests/unit tests/contract tests/integration tests/hostile
-	pytest -m engine tests/engine
+	pytest -m "engine and not slow" tests/engine
 	pytest -m cluster tests/system
+
+test-cluster: dev ## shards on two Ray nodes, in network namespaces where this user may make them
+	pytest -s -m "cluster and not slow" tests/cluster
+
+test-slow: dev ## pipeline parallel, and every way in which a replica on two nodes can lose a part
+	pytest -s -m slow tests/engine tests/cluster
 
 bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
 	python -m tests.load.bench
+
+bench-parsers: dev ## what reading an answer costs, as a table
+	python -m tests.load.parsers
 
 generate: dev ## regenerate the gRPC code
 	deploy/generate

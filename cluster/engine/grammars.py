@@ -30,12 +30,11 @@ def scheduler(
 
 
 @dataclass
-class Uncached(XgrammarBackend):
+class Uncached(XgrammarBackend):  # type: ignore[misc]  # vLLM has no types here
     def __post_init__(self) -> None:
-        super().__post_init__()
-        vocabulary = xgrammar.TokenizerInfo.from_huggingface(
-            self.tokenizer, vocab_size=self.vocab_size, stop_token_ids=[]
-        )
+        vocabulary = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=self.vocab_size)
         # Half of the cores: a large grammar takes seconds, and the streams go on meanwhile.
         threads = max(1, len(os.sched_getaffinity(0)) // 2)
         self.compiler = xgrammar.GrammarCompiler(vocabulary, max_threads=min(8, threads), cache_enabled=False)
+        self.disable_any_whitespace = False
+        self.num_speculative_tokens = self.vllm_config.num_speculative_tokens

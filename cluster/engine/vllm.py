@@ -7,6 +7,7 @@ named in this file and held by the contract test against reference.py.
 
 import asyncio
 import json
+import multiprocessing.connection
 import os
 import re
 import time
@@ -23,11 +24,13 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.metrics.stats import SchedulerStats
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
-from cluster.engine.launch import LONE_SHARD, VllmSettings
+from cluster.engine.group import Group
+from cluster.engine.launch import LONE_SHARD, Place, VllmSettings
 from cluster.engine.port import (
     FLOOR,
     Cause,
@@ -58,10 +61,11 @@ class VllmEngine:
     a turn there too.
     """
 
-    def __init__(self, llm: AsyncLLM) -> None:
+    def __init__(self, llm: AsyncLLM, group: Group | None = None) -> None:
         if llm.output_handler is not None:
             raise EngineDead("the output handler of AsyncLLM runs and would steal step outputs")
         self._llm = llm
+        self._group = group
         self._ids: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._prefills: dict[int, int] = {}
@@ -122,7 +126,7 @@ class VllmEngine:
         try:
             outputs = await self._llm.engine_core.get_output_async()
         except EngineDeadError as error:
-            raise EngineDead(first_line(error)) from error
+            raise EngineDead((self._group and self._group.loss) or first_line(error)) from error
         self._steps += 1
         self._stats = outputs.scheduler_stats or self._stats
         arrays = StepArrays()
@@ -143,6 +147,8 @@ class VllmEngine:
         )
 
     async def close(self) -> None:
+        if self._group is not None:
+            self._group.close()
         await asyncio.to_thread(self._llm.shutdown)
 
     def _collect(self, arrays: StepArrays, id: int, output: EngineCoreOutput) -> None:
@@ -171,21 +177,38 @@ class VllmEngine:
         return name
 
 
-def open_llm(settings: VllmSettings) -> AsyncLLM:
+def open_llm(settings: VllmSettings, place: Place | None = None) -> AsyncLLM:
     """Start the engine processes; 30-60 s of blocking work, to be called in a thread of its own.
 
     AsyncLLM starts its output handler when an event loop runs in the constructing thread, so this
     must not be called on one.
     """
+    with grammar_tokenizer(Path(settings.checkpoint)) as tokenizer:
+        llm = AsyncLLM.from_engine_args(engine_args(settings, place, tokenizer))
+    # The checkpoint's end tokens would end any grammar, and count as stop ids before min_tokens.
+    llm.input_processor.generation_config_fields = {}
+    return llm
+
+
+def host_shards(settings: VllmSettings, place: Place) -> None:
+    """Run the shards of a further node until one of them ends, which raises EngineDead.
+
+    vLLM's own monitor would first wait for the other shards, and those wait for the one that is gone.
+    """
+    config = engine_args(settings, place, None).create_engine_config(headless=True)
+    shards = [worker.proc for worker in MultiprocExecutor(config, monitor_workers=False).workers]
+    multiprocessing.connection.wait([shard.sentinel for shard in shards])
+    lost = next(shard for shard in shards if not shard.is_alive())
+    for shard in shards:
+        shard.kill()
+    raise EngineDead(f"shard {lost.name} at {place.address} ended")
+
+
+def engine_args(settings: VllmSettings, place: Place | None, tokenizer: Path | None) -> AsyncEngineArgs:
+    """Prompts arrive as ids and defaults come from the gateway; the tokenizer is for grammars alone."""
     if not (Path(settings.checkpoint) / "config.json").is_file():
         # vLLM would take the path for a name on the hub and complain of its characters.
         raise FileNotFoundError(f"{settings.checkpoint} is no checkpoint folder: it has no config.json")
-    with grammar_tokenizer(Path(settings.checkpoint)) as tokenizer:
-        return AsyncLLM.from_engine_args(arguments(settings, tokenizer))
-
-
-def arguments(settings: VllmSettings, tokenizer: Path | None) -> AsyncEngineArgs:
-    """Prompts arrive as ids and defaults come from the gateway; the tokenizer is for grammars alone."""
     cpu = current_platform.is_cpu()
     return AsyncEngineArgs(
         model=settings.checkpoint,
@@ -194,16 +217,21 @@ def arguments(settings: VllmSettings, tokenizer: Path | None) -> AsyncEngineArgs
         distributed_executor_backend=executor(settings, cpu),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
         dtype=cpu_dtype(settings) if cpu and settings.dtype == "auto" else settings.dtype,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        kv_cache_dtype=settings.kv_cache_dtype,
+        enable_expert_parallel=settings.enable_expert_parallel,
         enforce_eager=cpu if settings.enforce_eager is None else settings.enforce_eager,
         tokenizer=None if tokenizer is None else str(tokenizer),
         skip_tokenizer_init=tokenizer is None,
         structured_outputs_config={"backend": "xgrammar"},
+        scheduler_cls="cluster.engine.grammars.scheduler",
         logits_processors=list(settings.logits_processors) or None,
         generation_config="vllm",
         enable_prefix_caching=True,
         enable_log_requests=False,
+        **nodes(settings, place),
     )
 
 
@@ -211,6 +239,17 @@ def cpu_dtype(settings: VllmSettings) -> str:
     """Without AVX-512 bfloat16 is slow, but vLLM's experts of gpt-oss run in nothing else."""
     config = json.loads((Path(settings.checkpoint) / "config.json").read_text())
     return "bfloat16" if config.get("model_type") == "gpt_oss" else "float32"
+
+
+def nodes(settings: VllmSettings, place: Place | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    return {
+        "nnodes": settings.nodes,
+        "node_rank": place.rank,
+        "master_addr": place.master,
+        "master_port": place.port,
+    }
 
 
 def executor(settings: VllmSettings, cpu: bool) -> str | None:
@@ -226,12 +265,25 @@ def executor(settings: VllmSettings, cpu: bool) -> str | None:
     return LONE_SHARD
 
 
-async def start(settings: VllmSettings) -> VllmEngine:
-    """Start vLLM and wrap it. Raises EngineDead, naming the cause, when it does not come up."""
+async def start(
+    settings: VllmSettings, place: Place | None = None, elsewhere: "asyncio.Future[str] | None" = None
+) -> VllmEngine:
+    """Start vLLM and wrap it. Raises EngineDead, naming the cause, when it does not come up.
+
+    With several nodes this is the first; `elsewhere` resolves when another is lost.
+    """
+    group = Group(elsewhere)
     try:
-        return VllmEngine(await asyncio.to_thread(open_llm, settings))
+        llm = await asyncio.to_thread(open_llm, settings, place)
+        if settings.pipeline_parallel_size > 1 and current_platform.is_cpu():
+            # The later stages make room for what they receive in their first dummy run, which is left out
+            # of an eager start on CPUs.
+            await llm.collective_rpc("execute_dummy_batch")
     except (RuntimeError, ValueError, OSError, VLLMError) as error:
-        raise EngineDead(f"vllm does not start: {first_line(error)}") from error
+        group.close()
+        raise EngineDead(f"vllm does not start: {group.loss or first_line(error)}") from error
+    group.watch("VLLM::")
+    return VllmEngine(llm, group)
 
 
 def check_structure(request: EngineRequest, llm: AsyncLLM) -> None:

@@ -10,7 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from cluster.models.smollm2 import MANIFEST, prepare, staged, verify
+from cluster.models.smollm2 import RECIPE, prepare
+from cluster.models.staging import MANIFEST, staged, verify
 
 CONTEXT_LENGTH = 2048
 VOCAB_SIZE = 49152
@@ -27,7 +28,7 @@ def build(target: Path, smollm2: Path) -> Path:
     if (target / MANIFEST).is_file():
         verify(target)
         return target
-    with staged(target) as stage:
+    with staged(target, RECIPE) as stage:
         write_weights(stage)
         for name in TOKENIZER_FILES:
             if (smollm2 / name).is_file():

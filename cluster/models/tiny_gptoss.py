@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 
 from cluster.models.harmony import STOP_IDS, write_tokenizer
-from cluster.models.smollm2 import MANIFEST, staged, verify
+from cluster.models.staging import MANIFEST, staged, verify
 
 CONTEXT_LENGTH = 131_072
 VOCAB_SIZE = 201_088
 SEED = 20
+RECIPE = "tiny-gptoss/1"  # counts up when the build writes something else
 
 
 def build(target: Path) -> Path:
@@ -26,7 +27,7 @@ def build(target: Path) -> Path:
     if (target / MANIFEST).is_file():
         verify(target)
         return target
-    with staged(target) as stage:
+    with staged(target, RECIPE) as stage:
         write_weights(stage)
         write_tokenizer(stage)
         defaults = {

@@ -3,6 +3,8 @@
 Serve places, checks, replaces and scales the replicas. No token passes through it.
 """
 
+import asyncio
+import os
 from pathlib import Path
 
 import ray
@@ -10,11 +12,16 @@ from ray import serve
 
 import cluster
 from cluster.engine.launch import OFFLINE
+from cluster.serving import guard
 from cluster.serving.replica import Replica
 from cluster.serving.settings import NODE, ReplicaSettings
+from cluster.serving.shards import ShardHosts
 
 # Time that Serve allows after the drain's grace, for the engine's processes to end.
 SHUTDOWN_MARGIN_S = 15.0
+
+# Time that a replica with a dead engine has to tell its gateways.
+LAST_WORDS_S = 3.0
 
 
 class EngineReplica:
@@ -22,9 +29,12 @@ class EngineReplica:
 
     async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]
         # mypy: Serve, unlike Python, awaits a constructor.
+        guard.stand()
         host = ray.util.get_node_ip_address() if settings.host == NODE else settings.host
         unique = serve.get_replica_context().replica_id.unique_id
-        self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host)
+        hosts = ShardHosts(settings) if settings.nodes > 1 else None
+        self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host, hosts)
+        self._leaving = asyncio.create_task(self._leave_when_dead())
 
     async def check_health(self) -> None:
         """Three failures in a row and Serve replaces the replica. Raises Unhealthy."""
@@ -39,7 +49,14 @@ class EngineReplica:
     async def __del__(self) -> None:
         replica: Replica | None = self.__dict__.get("_replica")
         if replica is not None:
+            self._leaving.cancel()
             await replica.drain()
+
+    async def _leave_when_dead(self) -> None:
+        """An actor that is gone is replaced at the next check; one that fails its checks after three."""
+        await self._replica.board.dead.wait()
+        await asyncio.wait([asyncio.create_task(self._replica.drain(grace_s=0))], timeout=LAST_WORDS_S)
+        os._exit(1)
 
 
 def build(settings: ReplicaSettings, replicas: int) -> serve.Application:
@@ -56,6 +73,7 @@ def build(settings: ReplicaSettings, replicas: int) -> serve.Application:
         graceful_shutdown_timeout_s=settings.drain_grace_s + SHUTDOWN_MARGIN_S,
         graceful_shutdown_wait_loop_s=0.1,
         max_constructor_retry_count=2,
+        **placement(settings),
     )
     return deployment.bind(settings)
 
@@ -68,6 +86,18 @@ def actor_options(settings: ReplicaSettings) -> dict[str, object]:
         "num_cpus": settings.num_cpus,
         "num_gpus": settings.num_gpus,
         "runtime_env": {"env_vars": env},
+    }
+
+
+def placement(settings: ReplicaSettings) -> dict[str, object]:
+    """With several nodes, one bundle for each. The replica's actor takes the first, its shard hosts the others."""
+    if settings.nodes == 1:
+        return {}
+    asked = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
+    bundle = {resource: amount for resource, amount in asked.items() if amount}
+    return {
+        "placement_group_bundles": [bundle] * settings.nodes,
+        "placement_group_strategy": "STRICT_SPREAD",
     }
 
 

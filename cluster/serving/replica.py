@@ -6,27 +6,42 @@ import os
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from cluster.engine.health import Health, SystemClock, Unhealthy
-from cluster.engine.launch import environment
-from cluster.engine.port import Engine
+from cluster.engine.launch import Place, environment
+from cluster.engine.port import Engine, EngineDead
 from cluster.engine.sim import SimEngine
 from cluster.link.server import Identity, LinkServer
 from cluster.link.switchboard import Switchboard
+from cluster.models.checkpoint import verify_checkpoint
+from cluster.models.staging import CheckpointError
 from cluster.serving.lease import Lease, LeaseRecord, open_redis
 from cluster.serving.settings import ReplicaSettings
 
 
-async def start_engine(settings: ReplicaSettings) -> Engine:
+class Hosts(Protocol):
+    """The further nodes of an engine: where its shards meet, and a future that says what was lost."""
+
+    master: Place
+    lost: "asyncio.Future[str]"
+
+
+async def start_engine(settings: ReplicaSettings, hosts: Hosts | None = None) -> Engine:
     """Raises EngineDead when the engine does not come up."""
     if settings.engine == "sim" or settings.vllm is None:
         return SimEngine(settings.sim)
-    os.environ.update(environment(settings.vllm))
+    try:
+        await asyncio.to_thread(verify_checkpoint, Path(settings.vllm.checkpoint))
+    except CheckpointError as error:
+        raise EngineDead(str(error)) from error
+    place, lost = (hosts.master, hosts.lost) if hosts else (None, None)
+    os.environ.update(environment(settings.vllm, place))
     # The import alone takes seconds and reads the environment, so it waits until here.
     from cluster.engine import vllm
 
-    return await vllm.start(settings.vllm)
+    return await vllm.start(settings.vllm, place, lost)
 
 
 class Replica:
@@ -47,13 +62,13 @@ class Replica:
         self._drained = False
 
     @classmethod
-    async def start(cls, settings: ReplicaSettings, name: str, host: str) -> Self:
+    async def start(cls, settings: ReplicaSettings, name: str, host: str, hosts: Hosts | None = None) -> Self:
         """Load the engine, prove that it generates, listen on `host`, and tell the gateways.
 
         Raises EngineDead or TimeoutError when the engine does not generate, OSError when the port is
         taken; nothing stays behind then.
         """
-        replica = cls(settings, name, await start_engine(settings))
+        replica = cls(settings, name, await start_engine(settings, hosts))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(replica.drain, grace_s=0)
             await replica._open(host)

@@ -31,8 +31,12 @@ class ReplicaSettings(BaseModel):
     drain_grace_s: NonNegativeFloat = 30.0
     first_token_timeout_s: PositiveInt = Field(default=600, description="for the first canary, once loaded")
     health: HealthLimits = Field(default_factory=HealthLimits)
-    num_cpus: NonNegativeFloat = Field(default=1.0, description="CPUs that Ray sets aside for a replica")
-    num_gpus: NonNegativeFloat = Field(default=0.0, description="GPUs of a replica; its shards need one each")
+    num_cpus: NonNegativeFloat = Field(
+        default=1.0, description="CPUs that Ray sets aside on each of its nodes"
+    )
+    num_gpus: NonNegativeFloat = Field(
+        default=0.0, description="GPUs on each node; the shards there need one each"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -40,9 +44,17 @@ class ReplicaSettings(BaseModel):
             raise ValueError("engine vllm needs the section vllm")
         if self.lease_renew_ms * 2 > self.lease_ttl_ms:
             raise ValueError("lease_ttl_ms is below two renewals: one lost renewal would end the lease")
-        if self.vllm is not None and 0 < self.num_gpus < self.vllm.shards:
-            raise ValueError(f"num_gpus is below the {self.vllm.shards} shards of the engine")
+        if self.vllm is not None and 0 < self.num_gpus < self.vllm.shards_per_node:
+            raise ValueError(
+                f"num_gpus is below the {self.vllm.shards_per_node} shards of the engine on a node"
+            )
+        if self.nodes > 1 and not self.num_cpus + self.num_gpus:
+            raise ValueError("num_cpus and num_gpus are 0: Ray needs one of them to tell the nodes apart")
         return self
+
+    @property
+    def nodes(self) -> int:
+        return self.vllm.nodes if self.engine == "vllm" and self.vllm else 1
 
 
 class DeploySettings(BaseModel):

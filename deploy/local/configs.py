@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from cluster.models.staging import read_manifest
 from deploy.local.home import Home, write_private
 from deploy.local.model import Choice
 from deploy.local.record import Stack
@@ -37,14 +40,22 @@ def write_store(home: Home, stack: Stack, secrets: Secrets) -> None:
     write_private(home.store_config, "\n".join(lines) + "\n")
 
 
-def write_engine(home: Home, stack: Stack, secrets: Secrets, choice: Choice) -> None:
+def write_engine(
+    home: Home,
+    stack: Stack,
+    secrets: Secrets,
+    choice: Choice,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """`arguments` are the planner's, for the GPUs of this machine."""
+    shards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
     settings: dict[str, Any] = {
         "model": stack.model,
         "revision": revision(choice.checkpoint),
         "engine": stack.engine,
         "redis_url": redis_url(stack, secrets),
         "link_token": secrets.link_token,
-        "num_gpus": 1.0 if choice.gpu else 0.0,
+        "num_gpus": float(shards) if choice.gpu else 0.0,
     }
     shape = json.loads((choice.checkpoint / "config.json").read_text())
     context = shape.get("max_position_embeddings", CPU_CONTEXT)
@@ -56,19 +67,21 @@ def write_engine(home: Home, stack: Stack, secrets: Secrets, choice: Choice) -> 
         }
     else:
         longest = context if choice.gpu else min(context, CPU_CONTEXT)
-        settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest}
+        settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest, **arguments}
     document = {"ray_address": stack.ray, "replicas": 1, "settings": settings}
     write_private(home.engine_config, json.dumps(document, indent=1))
 
 
 def revision(checkpoint: Path) -> str:
-    """What names these weights: the snapshot of a published model, or the digest of a prepared one's files."""
+    """What names these weights: the commit of a published model, or the digest of a prepared one's files."""
     if checkpoint.parent.name == "snapshots":
         return checkpoint.name
-    manifest = checkpoint / "manifest.json"
-    if not manifest.exists():
+    manifest = read_manifest(checkpoint)
+    if manifest is None:
         return ""
-    files = json.loads(manifest.read_text())["files"]
+    if commit := manifest.get("revision"):
+        return str(commit)
+    files = manifest["files"]
     digests = "".join(f"{name}{files[name]['sha256']}" for name in sorted(files))
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cluster.models.catalogue import BY_NAME, Model, UnknownModel, find
 from deploy.local.home import Home
 
-PREPARED = {"smollm2-135m": "cluster.models.smollm2", "micro": "cluster.models.micro"}
-PUBLISHED = {
-    "gpt-oss-20b": "openai/gpt-oss-20b",
-    "gpt-oss-120b": "openai/gpt-oss-120b",
-    "gpt-oss-safeguard-20b": "openai/gpt-oss-safeguard-20b",
+PREPARED = {
+    "smollm2-135m": "cluster.models.smollm2",
+    "micro": "cluster.models.micro",
+    "gpt-oss-tiny": "cluster.models.tiny_gptoss",
 }
 
 
@@ -20,7 +20,8 @@ class NoSuchModel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`maker` is the module that prepares the checkpoint; None: it is there. `why` completes "on ..."."""
+    """`maker` is the module that prepares the checkpoint; None: it is there. `why` completes "on ..."; `row` is
+    the catalogue's."""
 
     name: str
     checkpoint: Path
@@ -28,6 +29,7 @@ class Choice:
     maker: str | None = None
     options: tuple[str, ...] = ()
     gpu: bool = False
+    row: Model | None = None
 
 
 def choose(asked: str | None, env: Mapping[str, str], home: Home, *, gpu: bool) -> Choice:
@@ -35,15 +37,24 @@ def choose(asked: str | None, env: Mapping[str, str], home: Home, *, gpu: bool) 
     name = asked or ("gpt-oss-20b" if gpu else "smollm2-135m")
     where = "the GPU" if gpu else "the CPU"
     why = where if asked else f"{where} (the default there; MODEL=... chooses another)"
-    if name in PREPARED:
-        return replace(_prepared(name, home.cache / "models", why), gpu=gpu)
-    if name in PUBLISHED:
-        return Choice(name, _published(name, env), why, gpu=gpu)
+    row, cache = _row(name), home.cache / "models"
     folder = Path(name).expanduser().absolute()
-    if (folder / "config.json").is_file():
+    # A path may read like a repository's name.
+    if (row is None or "/" in name) and (folder / "config.json").is_file():
         return Choice(folder.name.lower(), folder, why, gpu=gpu)
-    known = ", ".join([*PREPARED, *PUBLISHED])
-    raise NoSuchModel(f"no model {name!r}: neither a checkpoint folder (with config.json) nor one of {known}")
+    known = row.name if row else name
+    if known in PREPARED:
+        return replace(_prepared(known, cache, why), gpu=gpu, row=row)
+    if row is None:
+        raise NoSuchModel(_unknown(name))
+    return Choice(row.name, _published(row, env, cache), why, gpu=gpu, row=row)
+
+
+def _row(name: str) -> Model | None:
+    try:
+        return find(name)
+    except UnknownModel:
+        return None
 
 
 def _prepared(name: str, cache: Path, why: str) -> Choice:
@@ -51,20 +62,29 @@ def _prepared(name: str, cache: Path, why: str) -> Choice:
     return Choice(name, cache / name, why, PREPARED[name], options)
 
 
-def _published(name: str, env: Mapping[str, str]) -> Path:
+def _published(row: Model, env: Mapping[str, str], cache: Path) -> Path:
+    """MODEL_PATH, what `headrace fetch` staged, or a download of the hub's own command."""
     if path := env.get("MODEL_PATH"):
         if not (Path(path) / "config.json").is_file():
-            raise NoSuchModel(f"MODEL_PATH={path} holds no config.json: point it at the checkpoint of {name}")
+            raise NoSuchModel(
+                f"MODEL_PATH={path} holds no config.json: point it at the checkpoint of {row.name}"
+            )
         return Path(path).absolute()
-    repository = PUBLISHED[name]
-    snapshots = _hub(env) / f"models--{repository.replace('/', '--')}" / "snapshots"
+    if (cache / row.name / "config.json").is_file():
+        return cache / row.name
+    snapshots = _hub(env) / f"models--{row.repository.replace('/', '--')}" / "snapshots"
     found = sorted(snapshots.glob("*/config.json"), key=lambda file: file.stat().st_mtime)
     if found:
         return found[-1].parent
     raise NoSuchModel(
-        f"the checkpoint of {name} is not on this machine: download it (`hf download {repository}`), "
-        f"point MODEL_PATH at its folder, or choose another: `MODEL=smollm2-135m make up`"
+        f"the checkpoint of {row.name} is not on this machine: `headrace fetch {row.name}` gets it; or point "
+        f"MODEL_PATH at its folder, or choose another: `MODEL=smollm2-135m make up`"
     )
+
+
+def _unknown(name: str) -> str:
+    known = ", ".join([*PREPARED, *(each for each in BY_NAME if each not in PREPARED)])
+    return f"no model {name!r}: neither a checkpoint folder (with config.json) nor one of {known}"
 
 
 def _hub(env: Mapping[str, str]) -> Path:

@@ -94,6 +94,15 @@ def gpus() -> tuple[str, ...]:
     return tuple(line.split(" (UUID")[0] for line in listed.stdout.splitlines() if line.startswith("GPU "))
 
 
+def gpu_listing() -> str:
+    """Name and MiB of each GPU, as nvidia-smi prints them; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def installed() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:

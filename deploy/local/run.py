@@ -32,6 +32,7 @@ class Run:
     env: Mapping[str, str]
     ports: tuple[int, ...]  # that the gateway is to listen on
     patience: float = 600.0  # seconds for the engine to start
+    tensor_parallel: int | None = None  # shards, if the operator says how many
 
     def log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

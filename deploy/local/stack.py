@@ -41,6 +41,7 @@ class Wish:
     engine: str | None = None
     port: int = PORT
     patience: float = 600.0
+    tensor_parallel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
         health=health,
         metrics=metrics,
     )
-    return Run(home, choice, stack, Secrets.kept_in(home.secrets), env, tuple(numbers), wish.patience)
+    kept = Secrets.kept_in(home.secrets)
+    return Run(home, choice, stack, kept, env, tuple(numbers), wish.patience, wish.tensor_parallel)
 
 
 def down(home: Home) -> list[str]:

@@ -6,7 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deploy.local import configs, doctor, probes, readings
+from cluster.models.gpus import read_listing
+from deploy.local import configs, doctor, placement, probes, readings
 from deploy.local.home import write_private
 from deploy.local.processes import last_words
 from deploy.local.progress import Stage
@@ -94,7 +95,14 @@ def ray_environment(run: Run) -> dict[str, str]:
 
 
 def engine(run: Run, stage: Stage) -> None:
-    configs.write_engine(run.home, run.stack, run.secrets, run.choice)
+    row = run.choice.row
+    gpus = read_listing(readings.gpu_listing()) if run.choice.gpu else ()
+    try:
+        arguments = placement.engine_arguments(row, gpus) if row and run.tensor_parallel is None else {}
+        arguments |= placement.in_shards(run.tensor_parallel, readings.usable_cpus(), len(gpus))
+    except placement.DoesNotFit as error:
+        raise StageFailed(str(error), do="choose another: `headrace plan --here` shows what fits") from error
+    configs.write_engine(run.home, run.stack, run.secrets, run.choice, arguments)
     argv = [sys.executable, "-m", "cluster.serving", "--config", str(run.home.engine_config)]
     if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
         log = run.log("engine")
@@ -147,7 +155,7 @@ def key(run: Run, stage: Stage) -> None:
 
 def mint(run: Run) -> None:
     argv = [*HEADRACE, "keys", "create", "--tenant", "local", "--name", "local"]
-    argv += ["--to", str(run.home.api_key)]
+    argv += ["--scope", "reasoning", "--scope", "bench", "--to", str(run.home.api_key)]
     config = {"HEADRACE_CONFIG": str(run.home.gateway_config)}
     if run.finish("key", argv, 60, config) != 0:
         raise StageFailed(last_words(run.log("key")), log=str(run.log("key")), do=TRY_AGAIN)

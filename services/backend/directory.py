@@ -34,6 +34,7 @@ class Directory:
     on_change: Callable[[Lease, LinkState, str], None]
     period: float = 0.5
     store_away: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _members: dict[str, Member] = field(default_factory=dict)
 
     def links(self, model: str | None = None) -> list[Link]:
@@ -49,6 +50,12 @@ class Directory:
             async with asyncio.timeout(seconds):
                 for link in self.links():
                     await link.tried.wait()
+
+    async def change(self, seconds: float) -> None:
+        """Returns when a link goes up or down, or after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     async def watch(self) -> None:
         while True:
@@ -75,10 +82,16 @@ class Directory:
 
     def _ping(self) -> None:
         for member in self._members.values():
+            member.link.drop_if_silent()
             member.link.ping()
 
+    def _note(self, lease: Lease, state: LinkState, reason: str) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        self.on_change(lease, state, reason)
+
     def _join(self, lease: Lease) -> None:
-        link = Link(lease, self.gateway, self.token, partial(self.on_change, lease))
+        link = Link(lease, self.gateway, self.token, partial(self._note, lease))
         self._members[lease.replica] = Member(
             link, self.tasks.start(self._keep(link), f"link {lease.replica}")
         )

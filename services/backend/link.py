@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from enum import StrEnum
+from typing import Any
 
 import grpc
 
@@ -63,11 +64,22 @@ class Link:
         self._sinks: dict[int, Sink] = {}
         self._last_id = 0
         self._commands: asyncio.Queue[pb.Command] = asyncio.Queue()
+        self._call: Any = None
+        self.connections = 0  # made so far; another one is another chance
 
     @property
     def ready(self) -> bool:
         """Takes turns: connected, not draining, and heard of within STALE seconds."""
-        return self.state is LinkState.UP and asyncio.get_running_loop().time() - self._heard < STALE
+        return self.state is LinkState.UP and not self._silent
+
+    @property
+    def _silent(self) -> bool:
+        return asyncio.get_running_loop().time() - self._heard >= STALE
+
+    def drop_if_silent(self) -> None:
+        """Ends the stream to a replica that has stopped talking, so that its orders can go on elsewhere."""
+        if self.state in (LinkState.UP, LinkState.DRAINING) and self._silent and self._call is not None:
+            self._call.cancel()
 
     @property
     def turns(self) -> int:
@@ -106,12 +118,16 @@ class Link:
         self.was_up = False
         self._set(LinkState.CONNECTING)
         async with grpc.aio.insecure_channel(self.lease.address, options=CHANNEL_OPTIONS) as channel:
-            call = link_pb2_grpc.EngineLinkStub(channel).Connect(self._outgoing())
+            self._call = call = link_pb2_grpc.EngineLinkStub(channel).Connect(self._outgoing())
             reason = "given up"
             try:
                 reason = await self._listen(call)
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                reason = f"silent for {STALE:g} s"  # only the call was cancelled
             finally:
                 call.cancel()
                 self._lose(reason)
@@ -156,6 +172,7 @@ class Link:
         self.engine = welcome.engine
         self._loaded(welcome.load)
         self.was_up = True
+        self.connections += 1
         self._set(LinkState.UP)
 
     def _step(self, step: pb.Step) -> None:

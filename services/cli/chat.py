@@ -1,6 +1,7 @@
 """`headrace chat`: one question, or a conversation."""
 
 import asyncio
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -11,8 +12,20 @@ import grpc
 from services.cli import calls, where
 from services.cli.exits import USAGE, CliError
 from services.cli.output import safe
-from services.client import Client, Delta, Finished, HeadraceError, Message, Sampling
+from services.client import (
+    Client,
+    Delta,
+    Event,
+    Finished,
+    HeadraceError,
+    JsonSchema,
+    Message,
+    ReasoningDelta,
+    Sampling,
+)
+from services.client.messages import Effort
 
+DIM = "\x1b[2m{}\x1b[0m"
 AGAIN = 0.25  # seconds between two tries while no replica answers
 
 
@@ -26,6 +39,23 @@ class Talk:
     max_tokens: int | None
     temperature: float | None
     patience: float
+    effort: Effort | None = None
+    reasoning: bool = False
+    schema: Path | None = None
+
+    def format(self) -> JsonSchema | None:
+        """Raises CliError if the file holds no JSON object."""
+        if self.schema is None:
+            return None
+        try:
+            schema = json.loads(self.schema.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CliError(
+                f"{self.schema}: {error}", "--schema takes a JSON Schema file.", code=USAGE
+            ) from error
+        if not isinstance(schema, dict):
+            raise CliError(f"{self.schema} holds no JSON object", code=USAGE)
+        return JsonSchema(schema)
 
 
 def talk(wish: Talk, prompt: str | None, endpoint: str | None, key_file: Path | None) -> None:
@@ -90,6 +120,7 @@ class Conversation:
         self.client = client
         self._wish = wish
         self._session = session
+        self._format = wish.format()
         self._history = history
 
     async def say(self, prompt: str) -> None:
@@ -111,18 +142,39 @@ class Conversation:
 
     async def _stream(self, said: list[Message]) -> str:
         wish, texts = self._wish, list[str]()
-        sampling = None if wish.temperature is None else Sampling(temperature=wish.temperature)
         stream = self.client.stream(
-            said, model=wish.model, session=self._session, sampling=sampling, max_tokens=wish.max_tokens
+            said,
+            model=wish.model,
+            session=self._session,
+            sampling=None if wish.temperature is None else Sampling(temperature=wish.temperature),
+            max_tokens=wish.max_tokens,
+            effort=wish.effort,
+            reasoning=wish.reasoning,
+            format=self._format,
         )
         async with stream:
             async for event in stream:
                 if isinstance(event, Delta):
                     texts.append(event.text)
-                    sys.stdout.write(safe(event.text))
-                    sys.stdout.flush()
-                elif isinstance(event, Finished):
-                    print()
-                    if event.reason == "length":
-                        print("[cut at the token limit]", file=sys.stderr)
+                _show(event)
         return "".join(texts)
+
+
+REMARKS = {
+    "length": "[cut at the token limit]",
+    "malformed": "[the model broke its own format; this is what could be read]",
+}
+
+
+def _show(event: Event) -> None:
+    """The answer goes to stdout, what is said about it to stderr."""
+    if isinstance(event, Delta):
+        sys.stdout.write(safe(event.text))
+        sys.stdout.flush()
+    elif isinstance(event, ReasoningDelta):
+        sys.stderr.write(DIM.format(safe(event.text)) if sys.stderr.isatty() else safe(event.text))
+        sys.stderr.flush()
+    elif isinstance(event, Finished):
+        print()
+        if event.reason in REMARKS:
+            print(REMARKS[event.reason], file=sys.stderr)

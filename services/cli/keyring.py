@@ -15,6 +15,7 @@ from services.cli import output
 from services.cli.exits import REFUSED, UNREACHABLE, USAGE, CliError
 from services.cli.settings import Effective, effective
 from services.core.errors import InvalidRequest, StoreAway
+from services.core.request import Scope
 from services.store.connect import connect
 from services.tenancy.keys import KeyRecord, KeyStore, mint
 from services.tenancy.redis import RedisKeyStore
@@ -35,7 +36,9 @@ class Access:
     key_pepper: bytes = field(repr=False)
 
 
-def create(tenant: str, name: str, days: float | None, to: Path | None, *, as_json: bool) -> None:
+def create(
+    tenant: str, name: str, days: float | None, scopes: frozenset[Scope], to: Path | None, *, as_json: bool
+) -> None:
     if days is not None and not 0 < days <= MAX_DAYS:
         raise CliError(f"--days takes a number above 0, at most {MAX_DAYS}", code=USAGE)
     access, now = _access(), time.time()
@@ -43,7 +46,7 @@ def create(tenant: str, name: str, days: float | None, to: Path | None, *, as_js
     try:
         made = mint(
             ENV, secrets.SystemRandom(), tenant=tenant, name=name, pepper=access.key_pepper, now=now,
-            expires=expires,
+            expires=expires, scopes=scopes,
         )  # fmt: skip
     except InvalidRequest as error:
         raise CliError(error.message, code=USAGE) from error
@@ -64,7 +67,9 @@ def show(tenant: str | None, *, as_json: bool) -> None:
         output.as_json([_shown(record) for record in records])
         return
     rows = (_shown(record).values() for record in records)
-    output.table(("ID", "TENANT", "NAME", "STATE", "CREATED (UTC)", "EXPIRES (UTC)"), map(tuple, rows))
+    output.table(
+        ("ID", "TENANT", "NAME", "SCOPES", "STATE", "CREATED (UTC)", "EXPIRES (UTC)"), map(tuple, rows)
+    )
 
 
 def revoke(id: str) -> None:
@@ -116,6 +121,7 @@ def _shown(record: KeyRecord) -> dict[str, str]:
         "id": record.id,
         "tenant": record.tenant,
         "name": record.name,
+        "scopes": " ".join(sorted(record.scopes)),
         "state": state,
         "created": _date(record.created),
         "expires": expires,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from services.core.request import Scope
+
 app = typer.Typer(
     help="API keys: create, list, revoke. Needs redis_url and key_pepper from the settings or the local stack.",
     no_args_is_help=True,
@@ -17,6 +19,10 @@ def create(
     tenant: Annotated[str, typer.Option(help="Who will call with it: a-z, 0-9 and -, at most 63.")],
     name: Annotated[str, typer.Option(help="What it is for, shown in lists.")] = "",
     days: Annotated[float | None, typer.Option(help="Days until it expires. Without it: never.")] = None,
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="May be repeated. reasoning: see a model's reasoning; bench: ignore_eos."),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(help="File to write it to, readable by its owner only, in place of printing."),
@@ -29,7 +35,7 @@ def create(
     """
     from services.cli import keyring
 
-    keyring.create(tenant, name, days, to, as_json=as_json)
+    keyring.create(tenant, name, days, frozenset(scope or ()), to, as_json=as_json)
 
 
 @app.command("list")

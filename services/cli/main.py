@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
 
+Effort = Literal["low", "medium", "high"]
 Endpoint = Annotated[
     str | None, typer.Option(help="host:port, or https://host:port for TLS. Else HEADRACE_ENDPOINT.")
 ]
@@ -36,7 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def up(
     model: Annotated[
         str | None,
-        typer.Option(help="smollm2-135m, micro, gpt-oss-20b or a checkpoint folder. Default: by hardware."),
+        typer.Option(
+            help="A name from `headrace plan`, micro, or a checkpoint folder. Default: by hardware."
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="vllm (the default), or sim: a simulated engine that says nonsense.")
@@ -46,6 +49,9 @@ def up(
         typer.Option(min=0, max=65533, help="The API's; the next two are health and metrics. 0: any free."),
     ] = 50051,
     patience: Annotated[float, typer.Option(help="Seconds to wait for the engine.")] = 600.0,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Shards of the engine. Default: by the plan.")
+    ] = None,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
 
@@ -53,7 +59,7 @@ def up(
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience)
+    run(model, engine, port, patience, tensor_parallel)
 
 
 @app.command()
@@ -83,6 +89,13 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy, 2 is wild.")] = None,
     patience: Annotated[float, typer.Option(help="Seconds to go on trying while no replica answers.")] = 0.0,
+    effort: Annotated[Effort | None, typer.Option(help="How much a reasoning model thinks.")] = None,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="Show the model's reasoning too, on stderr.")
+    ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="File with a JSON Schema that the answer conforms to.")
+    ] = None,
     endpoint: Endpoint = None,
     key_file: KeyFile = None,
 ) -> None:
@@ -92,7 +105,8 @@ def chat(
     """
     from services.cli.chat import Talk, talk
 
-    talk(Talk(model, session, system, max_tokens, temperature, patience), prompt, endpoint, key_file)
+    wish = Talk(model, session, system, max_tokens, temperature, patience, effort, reasoning, schema)
+    talk(wish, prompt, endpoint, key_file)
 
 
 @app.command()
@@ -109,6 +123,60 @@ def config(as_json: Json = False) -> None:
     from services.cli.config import show
 
     show(as_json=as_json)
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str | None, typer.Option(help="Name, short name or repository. Without it: all.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="b200, h200, h100, a100-80, l40s or l4.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=100_000, help="How many of them.")] = None,
+    here: Annotated[bool, typer.Option("--here", help="Look at this machine instead.")] = False,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Tokens of a sequence, such as 32k. Without it: what fits, at most the model's."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=10_000_000, help="Sequences at once.")] = 1,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="GPUs of a machine, 8 if unsaid.")
+    ] = None,
+    as_json: Json = False,
+    as_helm: Annotated[bool, typer.Option("--helm", help="Print values for the Helm chart.")] = False,
+) -> None:
+    """Show how a model is laid out on GPUs: shards, replicas, memory, published speed. Exits 1 if it does not fit.
+
+    Example:  headrace plan --model gpt-oss-120b --gpu h100 --gpus 16 --context 32k --concurrency 200
+    """
+    from services.cli.plan import Wish, show
+
+    wish = Wish(model, gpu, gpus, here, context, concurrency, gpus_per_node)
+    show(wish, as_json=as_json, as_helm=as_helm)
+
+
+@app.command()
+def fetch(
+    model: Annotated[
+        str, typer.Argument(help="Name from `headrace plan`, or owner/name of a hub's repository.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make. Default: where `headrace up` looks.")
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option("--from", help="Mirror's address, or a folder. Default: HF_ENDPOINT or the hub."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
+    ] = None,
+) -> None:
+    """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
+
+    Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
+    """
+    from services.cli.fetch import run
+
+    run(model, to, place, revision)
 
 
 @app.command()

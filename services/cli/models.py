@@ -12,7 +12,13 @@ def show(endpoint: str | None, key_file: Path | None, *, as_json: bool) -> None:
         output.as_json([asdict(model) for model in models])
         return
     rows = (
-        (model.name, model.context_length, sum(r.connected for r in model.replicas), model.revision[:12])
+        (
+            model.name,
+            model.context_length,
+            sum(r.connected for r in model.replicas),
+            " ".join(word for word in ("tools", "reasoning", "effort") if getattr(model, word)) or "-",
+            model.revision[:12],
+        )
         for model in models
     )
-    output.table(("MODEL", "CONTEXT", "REPLICAS", "REVISION"), rows)
+    output.table(("MODEL", "CONTEXT", "REPLICAS", "CAN", "REVISION"), rows)

@@ -1,10 +1,9 @@
 """The client: one channel to an endpoint, with one API key."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -12,7 +11,7 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2_grpc
 from services.client import events
 from services.client.errors import translated
-from services.client.messages import Message, Messages, Sampling, from_wire, sampling_to_wire, to_wire
+from services.client.messages import Message, Messages, Wish, from_wire, request
 from services.client.sessions import Sessions
 from services.client.stream import Stream
 
@@ -30,6 +29,15 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the other answers, with n > 1."""
+
+    message: Message
+    reason: events.FinishReason
+    logprobs: tuple[events.Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     turn: str
     model: str
@@ -37,6 +45,9 @@ class Answer:
     reason: events.FinishReason
     usage: events.Usage
     session_version: int
+    stop_sequence: str = ""
+    logprobs: tuple[events.Logprob, ...] = ()
+    more: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,9 @@ class Model:
     revision: str
     context_length: int
     replicas: tuple[Replica, ...]
+    tools: bool = False
+    reasoning: bool = False
+    effort: bool = False
 
 
 class Client:
@@ -89,52 +103,34 @@ class Client:
     async def close(self) -> None:
         await self._channel.close()
 
-    def stream(
-        self,
-        messages: Messages,
-        *,
-        model: str = "",
-        session: str = "",
-        sampling: Sampling | None = None,
-        max_tokens: int | None = None,
-        min_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-    ) -> Stream:
+    def stream(self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]) -> Stream:
         """Runs a turn and yields its events as they come."""
-        request = _request(messages, model, session, sampling, max_tokens, min_tokens, stop)
-        return Stream(self._inference.StreamGenerate(request, metadata=self._metadata, timeout=timeout))
+        call = {"metadata": self._metadata, "timeout": timeout}
+        return Stream(self._inference.StreamGenerate(request(messages, wish), **call))
 
     async def generate(
-        self,
-        messages: Messages,
-        *,
-        model: str = "",
-        session: str = "",
-        sampling: Sampling | None = None,
-        max_tokens: int | None = None,
-        min_tokens: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
+        self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]
     ) -> Answer:
         """Runs a turn to its end."""
-        request = _request(messages, model, session, sampling, max_tokens, min_tokens, stop)
+        call = {"metadata": self._metadata, "timeout": timeout}
         async with translated():
-            reply = await self._inference.Generate(request, metadata=self._metadata, timeout=timeout)
-        return Answer(
-            turn=reply.turn,
-            model=reply.model,
-            message=from_wire(reply.message),
-            reason=events.REASONS[reply.finish_reason],
-            usage=events.usage(reply.usage),
-            session_version=reply.session_version,
-        )
+            reply = await self._inference.Generate(request(messages, wish), **call)
+        return _answer(reply)
 
-    async def count_tokens(self, messages: Messages, *, model: str = "", session: str = "") -> int:
-        """Tokens of the prompt that these messages make."""
-        request = pb.CountTokensRequest(model=model, messages=to_wire(messages), session=session)
+    async def count_tokens(self, messages: Messages, **wish: Unpack[Wish]) -> int:
+        """Tokens of the prompt that these messages make, with the tools and format of the wish."""
+        asked = request(messages, wish)
+        count = pb.CountTokensRequest(
+            model=asked.model,
+            messages=asked.messages,
+            session=asked.session,
+            tools=asked.tools,
+            tool_choice=asked.tool_choice,
+            response_format=asked.response_format,
+            reasoning=asked.reasoning,
+        )
         async with translated():
-            reply = await self._inference.CountTokens(request, **self._short)
+            reply = await self._inference.CountTokens(count, **self._short)
         return int(reply.prompt_tokens)
 
     async def models(self) -> tuple[Model, ...]:
@@ -147,23 +143,22 @@ class Client:
             return _model(await self._models.GetModel(models_pb2.GetModelRequest(name=name), **self._short))
 
 
-def _request(
-    messages: Messages,
-    model: str,
-    session: str,
-    sampling: Sampling | None,
-    max_tokens: int | None,
-    min_tokens: int | None,
-    stop: Sequence[str],
-) -> pb.GenerateRequest:
-    return pb.GenerateRequest(
-        messages=to_wire(messages),
-        model=model,
-        session=session,
-        sampling=sampling_to_wire(sampling),
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        stop=stop,
+def _answer(reply: pb.GenerateResponse) -> Answer:
+    return Answer(
+        turn=reply.turn,
+        model=reply.model,
+        message=from_wire(reply.message),
+        reason=events.REASONS[reply.finish_reason],
+        usage=events.usage(reply.usage),
+        session_version=reply.session_version,
+        stop_sequence=reply.stop_sequence,
+        logprobs=events.logprobs(reply.logprobs),
+        more=tuple(
+            Choice(
+                from_wire(each.message), events.REASONS[each.finish_reason], events.logprobs(each.logprobs)
+            )
+            for each in reply.more
+        ),
     )
 
 
@@ -181,7 +176,10 @@ def _model(wire: models_pb2.Model) -> Model:
         )
         for each in wire.replicas
     )
-    return Model(wire.name, wire.revision, wire.context_length, replicas)
+    can = wire.abilities
+    return Model(
+        wire.name, wire.revision, wire.context_length, replicas, can.tools, can.reasoning, can.effort
+    )
 
 
 def _channel(endpoint: str, tls: Tls | None) -> grpc.aio.Channel:

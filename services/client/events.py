@@ -1,16 +1,19 @@
 """The events of a turn as its caller sees them. The last is Finished; a turn that fails raises instead."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from services.api.headrace.v1 import inference_pb2 as pb
 
-FinishReason = Literal["stop", "stop_sequence", "length"]
+FinishReason = Literal["stop", "stop_sequence", "length", "tool_calls", "malformed"]
 
 REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
     pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_TOOL_CALLS: "tool_calls",
+    pb.FINISH_REASON_MALFORMED: "malformed",
 }
 
 
@@ -19,6 +22,17 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    migrations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token's bytes, which may be part of a character, its log probability, and the likeliest tokens'."""
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +45,34 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Whole characters, and how many sampled tokens they stand for."""
+    """Whole characters, and how many sampled tokens they stand for. `choice` tells which of n answers it is."""
 
     seq: int
     text: str
     tokens: int
+    choice: int = 0
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    seq: int
+    text: str
+    tokens: int
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """Begins the call with this index, if it has an id and a name; `arguments` is to be appended."""
+
+    seq: int
+    index: int
+    arguments: str
+    tokens: int
+    id: str = ""
+    name: str = ""
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +82,70 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    reason: FinishReason
+    stop_sequence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
+    """`more` tells how the other answers ended, with n > 1."""
+
     seq: int
     reason: FinishReason
     stop_sequence: str = ""
     session_version: int = 0
+    more: tuple[Ending, ...] = ()
 
 
-Event = Started | Delta | Used | Finished
+Event = Started | Delta | ReasoningDelta | ToolCallDelta | Used | Finished
 
 
 def usage(wire: pb.Usage) -> Usage:
-    return Usage(wire.prompt_tokens, wire.completion_tokens, wire.cached_tokens)
+    return Usage(
+        wire.prompt_tokens,
+        wire.completion_tokens,
+        wire.cached_tokens,
+        wire.reasoning_tokens,
+        wire.migrations,
+    )
+
+
+def logprobs(wire: Iterable[pb.TokenLogprob]) -> tuple[Logprob, ...]:
+    return tuple(
+        Logprob(each.token, each.logprob, tuple((top.token, top.logprob) for top in each.top))
+        for each in wire
+    )
 
 
 def from_wire(wire: pb.StreamEvent) -> Event | None:
     """None for `error` (the status that follows it is raised) and for events of a later version."""
     match wire.WhichOneof("event"):
         case "delta":
-            return Delta(wire.seq, wire.delta.text, wire.delta.tokens)
+            scores = logprobs(wire.delta.logprobs)
+            return Delta(wire.seq, wire.delta.text, wire.delta.tokens, wire.choice, scores)
+        case "reasoning":
+            return ReasoningDelta(wire.seq, wire.reasoning.text, wire.reasoning.tokens, wire.choice)
+        case "tool_call":
+            return _call(wire)
         case "started":
             return Started(wire.seq, wire.started.turn, wire.started.model, wire.started.prompt_tokens)
         case "usage":
             return Used(wire.seq, usage(wire.usage))
         case "finished":
-            end = wire.finished
-            return Finished(wire.seq, REASONS[end.reason], end.stop_sequence, end.session_version)
+            return _finished(wire)
         case _:
             return None
+
+
+def _call(wire: pb.StreamEvent) -> ToolCallDelta:
+    call = wire.tool_call
+    return ToolCallDelta(
+        wire.seq, call.index, call.arguments, call.tokens, call.id, call.name, choice=wire.choice
+    )
+
+
+def _finished(wire: pb.StreamEvent) -> Finished:
+    end = wire.finished
+    more = tuple(Ending(REASONS[each.reason], each.stop_sequence) for each in end.more)
+    return Finished(wire.seq, REASONS[end.reason], end.stop_sequence, end.session_version, more)

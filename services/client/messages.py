@@ -1,25 +1,61 @@
 """What a caller sends, as plain values, and its form on the wire."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from services.api.headrace.v1 import inference_pb2 as pb
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
+Effort = Literal["low", "medium", "high"]
 
 ROLES: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
     "user": pb.ROLE_USER,
     "assistant": pb.ROLE_ASSISTANT,
+    "tool": pb.ROLE_TOOL,
+}
+EFFORTS: dict[Effort, pb.ReasoningEffort] = {
+    "low": pb.REASONING_EFFORT_LOW,
+    "medium": pb.REASONING_EFFORT_MEDIUM,
+    "high": pb.REASONING_EFFORT_HIGH,
 }
 NAMES: dict[int, Role] = {number: name for name, number in ROLES.items()}
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is a JSON object as text, as the model wrote it: check it before use."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def result(self, text: str) -> "Message":
+        """The message that answers this call."""
+        return Message("tool", text, call_id=self.id)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
+    """`reasoning` and `calls` are an assistant's; `call_id` is a tool's. An answer can be sent back as it came."""
+
     role: Role
-    text: str
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. `parameters` is the JSON Schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+    strict: bool = False
 
 
 Messages = str | Iterable[Message]  # a string is one message of the user
@@ -39,13 +75,124 @@ class Sampling:
     seed: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The answer is JSON that conforms to the schema."""
+
+    schema: Mapping[str, Any]
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The whole answer matches."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The answer is one of these."""
+
+    options: Sequence[str]
+
+
+Format = JsonSchema | Regex | Options
+
+
+class Wish(TypedDict, total=False):
+    """How to answer; what is absent is the endpoint's choice. Ranges: headrace/v1/inference.proto.
+
+    `tool_choice` is auto, none, required or the name of a tool. `reasoning` asks for the model's reasoning too.
+    """
+
+    model: str
+    session: str
+    sampling: Sampling | None
+    max_tokens: int | None
+    min_tokens: int | None
+    stop: Sequence[str]
+    tools: Sequence[Tool]
+    tool_choice: str
+    format: Format | None
+    effort: Effort | None
+    reasoning: bool
+    logprobs: int | None
+    n: int
+    ignore_eos: bool
+
+
+def request(messages: Messages, wish: Wish) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        messages=to_wire(messages),
+        model=wish.get("model", ""),
+        session=wish.get("session", ""),
+        sampling=sampling_to_wire(wish.get("sampling")),
+        max_tokens=wish.get("max_tokens"),
+        min_tokens=wish.get("min_tokens"),
+        stop=wish.get("stop", ()),
+        tools=map(_tool, wish.get("tools", ())),
+        tool_choice=_choice(wish.get("tool_choice", "auto")),
+        response_format=_format(wish.get("format")),
+        reasoning=_reasoning(wish.get("effort"), wish.get("reasoning", False)),
+        logprobs=wish.get("logprobs"),
+        n=wish.get("n"),
+        ignore_eos=wish.get("ignore_eos", False),
+    )
+
+
+def _tool(tool: Tool) -> pb.Tool:
+    parameters = "" if tool.parameters is None else json.dumps(tool.parameters, ensure_ascii=False)
+    function = pb.Function(
+        name=tool.name, description=tool.description, parameters=parameters, strict=tool.strict
+    )
+    return pb.Tool(function=function)
+
+
+def _choice(choice: str) -> pb.ToolChoice:
+    if choice in ("auto", "none", "required"):
+        return pb.ToolChoice(mode=choice.upper())
+    return pb.ToolChoice(function=choice)
+
+
+def _format(format: Format | None) -> pb.ResponseFormat | None:
+    if isinstance(format, JsonSchema):
+        schema = json.dumps(format.schema, ensure_ascii=False)
+        wire = pb.JsonSchema(schema=schema, name=format.name, description=format.description)
+        return pb.ResponseFormat(json_schema=wire)
+    if isinstance(format, Regex):
+        return pb.ResponseFormat(regex=format.pattern)
+    return None if format is None else pb.ResponseFormat(options=pb.Options(options=format.options))
+
+
+def _reasoning(effort: Effort | None, include: bool) -> pb.Reasoning:
+    return pb.Reasoning(effort=None if effort is None else EFFORTS[effort], include=include)
+
+
 def to_wire(messages: Messages) -> list[pb.Message]:
     said = [Message("user", messages)] if isinstance(messages, str) else messages
-    return [pb.Message(role=ROLES[each.role], content=[pb.Part(text=each.text)]) for each in said]
+    return [_message(each) for each in said]
+
+
+def _message(message: Message) -> pb.Message:
+    return pb.Message(
+        role=ROLES[message.role],
+        content=[pb.Part(text=message.text)],
+        reasoning=message.reasoning,
+        tool_calls=[pb.ToolCall(id=c.id, name=c.name, arguments=c.arguments) for c in message.calls],
+        tool_call_id=message.call_id,
+    )
 
 
 def from_wire(message: pb.Message) -> Message:
-    return Message(NAMES[message.role], "".join(part.text for part in message.content))
+    return Message(
+        role=NAMES[message.role],
+        text="".join(part.text for part in message.content),
+        reasoning=message.reasoning,
+        calls=tuple(ToolCall(c.id, c.name, c.arguments) for c in message.tool_calls),
+        call_id=message.tool_call_id,
+    )
 
 
 def sampling_to_wire(sampling: Sampling | None) -> pb.Sampling | None:

@@ -5,6 +5,7 @@
     ├── Unauthenticated     UNAUTHENTICATED      caller: send a valid key
     ├── NotFound            NOT_FOUND            caller: no such model or session (or another tenant's)
     ├── Conflict            ABORTED              caller: read the session again, then retry
+    ├── Forbidden           PERMISSION_DENIED    caller: use a key with the scope that is named
     ├── UnsafeInput         PERMISSION_DENIED    caller: the operator's screen refuses this input
     ├── Full                RESOURCE_EXHAUSTED   caller: retry after the delay
     ├── NoReplica           UNAVAILABLE          retry; operator: no replica of the model lives
@@ -64,6 +65,10 @@ class NotFound(HeadraceError):
 
 class Conflict(HeadraceError):
     outcome = Outcome.CONFLICT
+
+
+class Forbidden(HeadraceError):
+    outcome = Outcome.FORBIDDEN
 
 
 class UnsafeInput(HeadraceError):

@@ -1,7 +1,9 @@
 """The numbered events of a turn. A turn has exactly one terminal event (Finished or Failed), its last."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from services.core.errors import HeadraceError
 
@@ -10,18 +12,22 @@ class FinishReason(StrEnum):
     STOP = "stop"
     STOP_SEQUENCE = "stop_sequence"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    MALFORMED = "malformed"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of the whole turn; the event before the terminal one.
 
-    `completion` counts sampled tokens that were delivered or held back by a stop match.
+    `completion` counts what was sampled, reasoning and format included; `reasoning` is a part of it.
     """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    reasoning: int = 0
+    migrations: int = 0  # moves to another replica after the first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +37,66 @@ class Started:
     prompt_tokens: int
 
 
+class Logprob(NamedTuple):
+    """A sampled token's bytes, its log probability, and the likeliest alternatives'."""
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
 @dataclass(slots=True)
 class Delta:
-    """Whole characters, and the ids they came from: what another replica would need to go on."""
+    """Whole characters of an answer's content, and the ids sampled since the event before."""
 
     text: str
     ids: list[int]
+    choice: int = 0
+    logprobs: Sequence[Logprob] = ()
+
+
+@dataclass(slots=True)
+class ReasoningDelta:
+    text: str
+    ids: list[int]
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class CallDelta:
+    """Begins a call, if it has an id and a name, or adds to the arguments of the one with this index."""
+
+    index: int
+    arguments: str
+    ids: list[int]
+    choice: int = 0
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """What came of this answer so far is void: nothing of it was visible, and it is sampled again."""
+
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    reason: FinishReason
+    stop_sequence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    reason: FinishReason
-    stop_sequence: str = ""
+    """`endings` has one for each answer, `ending` is the first one's."""
+
+    endings: tuple[Ending, ...]
     session_version: int = 0
+
+    @property
+    def ending(self) -> Ending:
+        return self.endings[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +104,4 @@ class Failed:
     error: HeadraceError
 
 
-Event = Started | Delta | Usage | Finished | Failed
+Event = Started | Delta | ReasoningDelta | CallDelta | Restarted | Usage | Finished | Failed

@@ -11,6 +11,7 @@ class Outcome(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    FORBIDDEN = "forbidden"
     UNSAFE_INPUT = "unsafe_input"
     REFUSED_FULL = "refused_full"
     NO_REPLICA = "no_replica"

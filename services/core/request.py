@@ -1,20 +1,125 @@
 """What a caller asks for, after validation: plain values that nothing outside this gateway shaped."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called; `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """`reasoning` and `calls` are an assistant's, `call_id` is a tool's: the call whose result `text` is."""
+
     role: Role
-    text: str
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Everything in it that somebody wrote."""
+        return (
+            self.text,
+            self.reasoning,
+            *(part for c in self.calls for part in (c.id, c.name, c.arguments)),
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of UTF-8."""
+        return sum(len(part.encode()) for part in self.parts)
+
+
+Schema = Mapping[str, Any]  # a JSON Schema, its keys in the caller's order
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that the model may call. `strict`: its arguments are held to the schema while sampled."""
+
+    name: str
+    description: str = ""
+    parameters: Schema | None = None
+    strict: bool = False
+    size: int = 0  # bytes of its definition
+
+
+class Choice(StrEnum):
+    """Whether the model calls functions: as it likes, never, or one of those offered and nothing else."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    schema: Schema
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    options: tuple[str, ...]
+
+
+Format = JsonSchema | Regex | Options
+
+
+class Effort(StrEnum):
+    """How much a model reasons before it answers."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Scope(StrEnum):
+    """What a key may do beyond generating."""
+
+    REASONING = "reasoning"  # see the model's reasoning
+    BENCH = "bench"  # let a model run past its end
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a prompt is made of. `functions` are those that may be called: one, if a call of it is demanded."""
+
+    messages: tuple[Message, ...]
+    functions: tuple[Function, ...] = ()
+    choice: Choice = Choice.AUTO
+    format: Format | None = None
+    effort: Effort | None = None
+    date: str = ""  # YYYY-MM-DD that the model is told
+
+    @property
+    def size(self) -> int:
+        """Bytes of what the caller wrote."""
+        return sum(m.size for m in self.messages) + sum(f.size for f in self.functions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +168,7 @@ RANGES = {
 class Tenant:
     id: str
     key: str  # id of the API key that named the tenant
+    scopes: frozenset[Scope] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +182,11 @@ class Ask:
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
+    functions: tuple[Function, ...] = ()
+    choice: Choice = Choice.AUTO
+    format: Format | None = None
+    effort: Effort | None = None
+    shows_reasoning: bool = False
+    logprobs: int | None = None  # alternatives to each sampled token
+    n: int = 1
+    ignore_eos: bool = False

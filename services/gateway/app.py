@@ -26,8 +26,7 @@ from services.telemetry.logs import log
 from services.tenancy.identify import Keyring
 from services.tenancy.keys import KeyStore
 from services.tenancy.redis import RedisKeyStore
-from services.text.checkpoint import Checkpoint
-from services.text.template import ChatTemplate
+from services.text.families import load
 
 
 @dataclass(slots=True)
@@ -110,6 +109,4 @@ def explain_away(error: StoreAway) -> str:
 
 
 def _model(name: str, path: Path) -> ServedModel:
-    checkpoint = Checkpoint.load(path)
-    template = ChatTemplate(checkpoint, SystemClock())
-    return ServedModel(name, checkpoint, template, metrics.TurnMeter(name), checkpoint.longest_token)
+    return ServedModel(name, load(path, SystemClock()), metrics.TurnMeter(name))

@@ -27,6 +27,7 @@ CODES = {
     Outcome.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Outcome.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.CONFLICT: grpc.StatusCode.ABORTED,
+    Outcome.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Outcome.UNSAFE_INPUT: grpc.StatusCode.PERMISSION_DENIED,
     Outcome.REFUSED_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.NO_REPLICA: grpc.StatusCode.UNAVAILABLE,

@@ -6,11 +6,12 @@ import hmac
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 
 from services.backend.directory import Directory
 from services.core.clock import Clock, Ids
 from services.core.errors import HeadraceError
-from services.core.request import Ask, Sampling, Tenant
+from services.core.request import Ask, Effort, Sampling, Tenant
 from services.core.tasks import Tasks
 from services.gateway.admission import Admission
 from services.gateway.settings import GatewaySettings
@@ -21,27 +22,18 @@ from services.sessions.port import SessionStore
 from services.telemetry import metrics
 from services.telemetry.metrics import TurnMeter
 from services.tenancy.identify import Keyring
-from services.text.checkpoint import Checkpoint
-from services.text.detokenize import Detokenizer
-from services.text.template import Renderer
+from services.text.family import Family
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model's text side: its tokenizer, template and recommended sampling."""
-
     name: str
-    checkpoint: Checkpoint
-    renderer: Renderer
+    family: Family
     meter: TurnMeter
-    longest_token: int | None = None  # bytes, see Checkpoint
-
-    def detokenizer(self) -> Detokenizer:
-        return Detokenizer(self.checkpoint)
 
     def with_defaults(self, asked: Sampling) -> Sampling:
-        """The caller's values, the checkpoint's where the caller gave none."""
-        recommended = self.checkpoint.sampling
+        """The caller's values, the family's where the caller gave none."""
+        recommended = self.family.sampling
         return Sampling(
             **{
                 f.name: getattr(recommended, f.name) if (value := getattr(asked, f.name)) is None else value
@@ -93,12 +85,22 @@ class Deps:
 
     def limits(self) -> dict[str, ModelLimits]:
         """Per model what a request may ask for; the context is the smallest of checkpoint and live replicas."""
-        return {name: self._limits(name, model.checkpoint) for name, model in self.models.items()}
+        return {name: self._limits(name, model.family) for name, model in self.models.items()}
 
-    def _limits(self, name: str, checkpoint: Checkpoint) -> ModelLimits:
+    def _limits(self, name: str, family: Family) -> ModelLimits:
         live = self.directory.context_length(name)
-        context = checkpoint.context_length if live is None else min(live, checkpoint.context_length)
-        return ModelLimits(checkpoint.vocab_size, context)
+        context = family.context_length if live is None else min(live, family.context_length)
+        return ModelLimits(family.vocab_size, context, family.abilities)
+
+    def effort(self, tenant: Tenant, model: str) -> Effort | None:
+        """The operator's default for this tenant and model, else for the model; None leaves it to the family."""
+        efforts = self.settings.efforts
+        return efforts.get(f"{tenant.id}/{model}", efforts.get(model))
+
+    def date(self, created: float | None) -> str:
+        """What a model is told to be today: the operator's date, else the day of the conversation's beginning."""
+        day = datetime.fromtimestamp(self.clock.now() if created is None else created, UTC)
+        return self.settings.conversation_date or f"{day:%Y-%m-%d}"
 
     def salt(self, tenant: str) -> str:
         """Prefix-cache salt: prompts of two tenants never share cache blocks. 64 hex digits."""

@@ -1,79 +1,185 @@
-"""The token path: what an engine step does to one turn. Runs once per turn and step, so it stays short."""
+"""The token path: what an engine step does to one answer. Runs once per answer and step, so it stays short."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.backend.port import Cause
+from services.core.events import CallDelta, Delta, Logprob, ReasoningDelta
 from services.gateway.turn import Turn
 from services.telemetry.metrics import TurnMeter
-from services.text.detokenize import Detokenizer
+from services.text.family import Kind, Parser, Piece
 from services.text.stop import StopScanner
 
 
 class Ending(NamedTuple):
+    """`flaw` names what was wrong with the answer, if it could not be read to its end."""
+
     cause: Cause
     detail: str = ""
     stop_sequence: str = ""
+    flaw: str = ""
 
 
 class Generation:
-    """Hears one order as its Sink and appends whole characters to the turn's journal.
+    """Hears one answer as a Sink and appends what it says to the turn's journal.
 
-    `ending` resolves once: when the engine ends the order, or when a stop string matches.
+    `ending` resolves once for each order: when the engine ends it, a stop string matches, or nothing more can
+    come. An order that was lost leaves the reading where it is: `goes_on` before the next replica's order.
     """
 
-    __slots__ = ("_detokenizer", "_ids", "_last", "_meter", "_scanner", "_turn", "ending")
+    __slots__ = (
+        "_calls",
+        "_ids",
+        "_last",
+        "_meter",
+        "_scanner",
+        "_scores",
+        "_text_of",
+        "_turn",
+        "_unsaid",
+        "choice",
+        "ending",
+        "parser",
+        "sampled",
+        "thought",
+        "visible",
+    )
 
     def __init__(
-        self, turn: Turn, detokenizer: Detokenizer, stops: tuple[str, ...], meter: TurnMeter
+        self,
+        turn: Turn,
+        choice: int,
+        parser: Parser,
+        stops: tuple[str, ...],
+        meter: TurnMeter,
+        text_of: Callable[[int], bytes],
     ) -> None:
         self._turn = turn
-        self._detokenizer = detokenizer
+        self.choice = choice
+        self.parser = parser
         self._scanner = StopScanner(stops) if stops else None
         self._meter = meter
-        self._ids: list[int] = []
+        self._text_of = text_of
+        self.sampled: list[int] = []  # all of this answer's ids
+        self._ids: list[int] = []  # those since the last event
+        self._scores: list[Logprob] = []  # of the ids that the next `tokens` brings
+        self._unsaid: list[Logprob] = []  # of content that was not delivered yet
+        self._calls = 0
         self._last: float | None = None
+        self.visible = False  # content or a call was appended
+        self.thought = False
         self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
+    def goes_on(self) -> None:
+        self.ending = asyncio.get_running_loop().create_future()
+
     def prefilled(self, cached_tokens: int, queued: float) -> None:
-        self._turn.cached_tokens = cached_tokens
+        if not self.sampled:
+            self._turn.cached_tokens = cached_tokens
         self._meter.cached.inc(cached_tokens)
         self._meter.queue.observe(queued)
 
     def logprobs(self, sampled: Sequence[float], top_ids: Sequence[int], top: Sequence[float]) -> None:
-        """No order asks for them."""
+        """Their tokens' bytes are not known before `tokens`; until then an entry has none."""
+        k = len(top) // len(sampled) if sampled else 0
+        named = [(self._text_of(id), score) for id, score in zip(top_ids, top, strict=True)]
+        self._scores += [
+            Logprob(b"", score, tuple(named[i * k : (i + 1) * k])) for i, score in enumerate(sampled)
+        ]
 
     def tokens(self, ids: Sequence[int]) -> None:
         if self.ending.done():
             return
         self._observe(self._turn.clock.monotonic())
-        self._turn.completion_tokens += len(ids)
+        count = self._turn.counts[self.choice]
+        count.completion += len(ids)
         self._ids += ids
-        self._deliver(self._detokenizer.push(ids))
+        self.sampled += ids
+        if self._scores:
+            self._push_scored(ids)
+        else:
+            self._deliver(self.parser.push(ids))
+        count.reasoning = self.parser.reasoning_tokens
+        if self.parser.over and not self.ending.done():
+            self._end(Cause.STOP, "", cut=False)
 
     def ended(self, cause: Cause, detail: str, stop_id: int) -> None:
         if self.ending.done():
             return
-        self._deliver(self._detokenizer.flush())
-        if not self.ending.done() and self._scanner is not None:
-            self._emit(self._scanner.flush())
-        if not self.ending.done():
+        if cause in (Cause.STOP, Cause.LENGTH):
+            self._end(cause, detail, cut=cause is Cause.LENGTH)
+        else:
             self.ending.set_result(Ending(cause, detail))
 
-    def _deliver(self, text: str) -> None:
+    def give_up(self) -> None:
+        """No other replica goes on with it: what was held back is delivered."""
+        self.goes_on()
+        self._end(Cause.LOST, "", cut=True)
+
+    def _end(self, cause: Cause, detail: str, *, cut: bool) -> None:
+        rest = self.parser.finish(cut=cut)
+        self._deliver(rest.pieces)
+        if not self.ending.done() and self._scanner is not None:
+            self._say(self._scanner.flush())
+        if not self.ending.done():
+            self.ending.set_result(Ending(cause, detail, flaw=rest.flaw))
+
+    def _push_scored(self, ids: Sequence[int]) -> None:
+        """One by one, so that each token's log probability is told with its text, and only if that is content."""
+        scores, self._scores = self._scores, []
+        for id, score in zip(ids, scores, strict=True):
+            pieces = self.parser.push((id,))
+            if self.parser.kind is Kind.CONTENT and (text := self._text_of(id)):
+                self._unsaid.append(score._replace(token=text))
+            self._deliver(pieces)
+
+    def _deliver(self, pieces: list[Piece]) -> None:
+        for kind, text in pieces:
+            if self.ending.done():
+                return
+            if kind is Kind.CONTENT:
+                self._content(text)
+            elif kind is Kind.REASONING:
+                self.thought = True
+                self._turn.append(ReasoningDelta(text, self._taken(), self.choice))
+            else:
+                self._call(kind, text)
+
+    def _content(self, text: str) -> None:
         if self._scanner is None:
-            self._emit(text)
+            self._say(text)
             return
         passed, matched = self._scanner.push(text)
-        self._emit(passed)
+        self._say(passed)
         if matched is not None:
             self.ending.set_result(Ending(Cause.STOP, stop_sequence=matched))
 
-    def _emit(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         if text:
-            self._turn.deliver(text, self._ids)
-            self._ids = []
+            self.visible = True
+            scores, self._unsaid = self._unsaid, []
+            self._turn.append(Delta(text, self._taken(), self.choice, scores))
+
+    def _call(self, kind: Kind, text: str) -> None:
+        self.visible = True
+        if kind is Kind.CALL:
+            self._calls += 1
+        index = self._calls - 1
+        if kind is Kind.CALL:
+            # Told by the turn's id, so that whoever continues the turn gives the same one.
+            id = f"call_{self._turn.id.rpartition('_')[2]}_{self.choice}_{index}"
+            self._turn.append(CallDelta(index, "", self._taken(), self.choice, id, text))
+        else:
+            self._turn.append(CallDelta(index, text, self._taken(), self.choice))
+
+    def _taken(self) -> list[int]:
+        ids, self._ids = self._ids, []
+        return ids
+
+    @property
+    def called(self) -> bool:
+        return self._calls > 0
 
     def _observe(self, now: float) -> None:
         if self._last is None:

@@ -11,8 +11,9 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
 from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError
-from services.core.events import Delta, Event, Failed, Finished, Started, Usage
+from services.core.events import Ending, Event, Failed, Finished, Started, Usage
 from services.gateway import pipeline, wire
+from services.gateway.answer import Answer, fold
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
 from services.gateway.turn import Turn
@@ -31,16 +32,11 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         self._deps = deps
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        answer = pb.GenerateResponse(message=pb.Message(role=pb.ROLE_ASSISTANT))
-        text: list[str] = []
+        events: list[Event] = []
         async with self._turn(request, context) as turn:
-            after = 0
-            while entries := await turn.journal.read(after):
-                after = entries[-1].seq
-                for entry in entries:
-                    _gather(entry.event, answer, text)
-        answer.message.content.add(text="".join(text))
-        return answer
+            while entries := await turn.journal.read(len(events)):
+                events += [entry.event for entry in entries]
+        return _response(events, shows_reasoning=request.reasoning.include)
 
     async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> None:
         after = written = 0
@@ -48,7 +44,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
             async with self._turn(request, context) as turn:
                 while entries := await turn.journal.read(after):
                     after = entries[-1].seq
-                    for message in wire.messages(entries):
+                    for message in wire.messages(entries, shows_reasoning=request.reasoning.include):
                         await context.write(message)
                         written += 1
                     last = entries[-1].event
@@ -64,7 +60,8 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         ask = validate_count(request, limits)
         with deps.admission.slot():
             session = await pipeline.remember(ask, tenant, deps)
-            prompt = await pipeline.render(pipeline.conversation(ask, session), deps.models[ask.model], deps)
+            said = pipeline.conversation(ask, session, deps, tenant)
+            prompt = await pipeline.render(said, deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )
@@ -107,15 +104,27 @@ def _departure(context: Context) -> HeadraceError:
     return Cancelled("the caller went away")
 
 
-def _gather(event: Event, answer: pb.GenerateResponse, text: list[str]) -> None:
-    if isinstance(event, Delta):
-        text.append(event.text)
-    elif isinstance(event, Started):
-        answer.turn, answer.model = event.turn, event.model
-    elif isinstance(event, Usage):
-        answer.usage.CopyFrom(wire.usage(event))
-    elif isinstance(event, Finished):
-        answer.finish_reason = wire.REASONS[event.reason]
-        answer.session_version = event.session_version
-    else:
-        raise event.error
+def _response(events: list[Event], *, shows_reasoning: bool) -> pb.GenerateResponse:
+    """The whole of a turn that has ended. Raises the error that it ended with."""
+    reply = pb.GenerateResponse()
+    for event in events:
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Started):
+            reply.turn, reply.model = event.turn, event.model
+        elif isinstance(event, Usage):
+            reply.usage.CopyFrom(wire.usage(event))
+        elif isinstance(event, Finished):
+            reply.session_version = event.session_version
+            _fill(reply, fold(events, len(event.endings)), event.endings, shows_reasoning)
+    return reply
+
+
+def _fill(
+    reply: pb.GenerateResponse, answers: list[Answer], endings: tuple[Ending, ...], shows_reasoning: bool
+) -> None:
+    for i, (answer, ending) in enumerate(zip(answers, endings, strict=True)):
+        into = reply if i == 0 else reply.more.add()
+        into.message.CopyFrom(wire.message(answer.message(), shows_reasoning=shows_reasoning))
+        into.finish_reason, into.stop_sequence = wire.REASONS[ending.reason], ending.stop_sequence
+        into.logprobs.extend(wire.logprobs(answer.logprobs))

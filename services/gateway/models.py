@@ -10,6 +10,7 @@ from services.backend.link import Link, LinkState
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
 from services.gateway.validate import resolve
+from services.text.family import Abilities
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,7 +34,12 @@ class Models(models_pb2_grpc.ModelsServicer):
             revision=links[0].lease.revision if links else "",
             context_length=self._deps.limits()[name].context_length,
             replicas=[_replica(link) for link in links],
+            abilities=_abilities(self._deps.models[name].family.abilities),
         )
+
+
+def _abilities(abilities: Abilities) -> pb.Abilities:
+    return pb.Abilities(tools=abilities.tools, reasoning=abilities.reasoning, effort=abilities.effort)
 
 
 def _replica(link: Link) -> pb.Replica:

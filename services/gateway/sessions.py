@@ -4,19 +4,19 @@ from typing import Any
 
 import grpc
 
-from services.api.headrace.v1 import inference_pb2, sessions_pb2_grpc
 from services.api.headrace.v1 import sessions_pb2 as pb
+from services.api.headrace.v1 import sessions_pb2_grpc
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Role
+from services.core.request import Scope
+from services.gateway import wire
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
-from services.gateway.validate import ROLES, validate_history
+from services.gateway.validate import validate_history
 from services.sessions.port import Session
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_TTL, MIN_TTL, MAX_TTL = 86_400, 60, 2_592_000  # seconds
-WIRE_ROLES: dict[Role, Any] = {role: number for number, role in ROLES.items()}
 
 
 class Sessions(sessions_pb2_grpc.SessionsServicer):
@@ -31,7 +31,8 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
 
     async def Get(self, request: pb.GetSessionRequest, context: Context) -> pb.Session:
         tenant = await self._deps.keyring.identify(authorization(context))
-        return _wire(await self._deps.sessions.get(tenant.id, request.id))
+        session = await self._deps.sessions.get(tenant.id, request.id)
+        return _wire(session, shows_reasoning=Scope.REASONING in tenant.scopes)
 
     async def List(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         tenant = await self._deps.keyring.identify(authorization(context))
@@ -54,12 +55,10 @@ def _ttl(request: pb.CreateSessionRequest) -> int:
     return ttl
 
 
-def _wire(session: Session, with_messages: bool = True) -> pb.Session:
+def _wire(session: Session, *, with_messages: bool = True, shows_reasoning: bool = False) -> pb.Session:
     message = pb.Session(id=session.id, version=session.version)
     message.created.FromMilliseconds(round(session.created * 1000))
     message.expires.FromMilliseconds(round(session.expires * 1000))
     for said in session.messages if with_messages else ():
-        message.messages.append(
-            inference_pb2.Message(role=WIRE_ROLES[said.role], content=[inference_pb2.Part(text=said.text)])
-        )
+        message.messages.append(wire.message(said, shows_reasoning=shows_reasoning))
     return message

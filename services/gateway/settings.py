@@ -14,6 +14,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from services.core.request import Effort
+
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
 OTHER_VARIABLES = {"CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "STACK"}
@@ -57,8 +59,19 @@ class GatewaySettings(BaseSettings):
     max_turn_seconds: float = Field(
         600, gt=0, description="deadline of calls that set none, and cap of theirs"
     )
+    recovery: float = Field(
+        60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
+    )
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
+    )
+    efforts: dict[str, Effort] = Field(
+        {}, description='reasoning effort where a request names none, by "model" or "tenant/model"'
+    )
+    conversation_date: str = Field(
+        "",
+        pattern=r"^(\d{4}-\d{2}-\d{2})?$",
+        description="the date models are told; empty: the day a conversation begins, UTC",
     )
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")

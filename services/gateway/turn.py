@@ -6,12 +6,20 @@ from dataclasses import dataclass, field
 
 from services.core.clock import Clock, Deadline
 from services.core.errors import HeadraceError
-from services.core.events import Delta, Failed, Finished, FinishReason, Started, Usage
+from services.core.events import Ending, Event, Failed, Finished, Started, Usage
 from services.core.outcome import Outcome
 from services.core.request import Tenant
 from services.journal.port import Journal
 from services.telemetry import metrics
 from services.telemetry.logs import log
+
+
+@dataclass(slots=True)
+class Count:
+    """Tokens sampled for one answer; `reasoning` is a part of `completion`."""
+
+    completion: int = 0
+    reasoning: int = 0
 
 
 @dataclass(slots=True)
@@ -29,36 +37,38 @@ class Turn:
     tenant: Tenant | None = None
     model: str = ""
     prompt_tokens: int = 0
-    completion_tokens: int = 0
     cached_tokens: int = 0
     started: bool = False
     outcome: Outcome | None = None
-    text: list[str] = field(default_factory=list)
+    migrations: int = 0  # moves to another replica after the first token
+    counts: list[Count] = field(default_factory=lambda: [Count()])  # one for each answer
     held: ExitStack = field(default_factory=ExitStack)  # what the turn holds until its reader has left
 
     @property
     def usage(self) -> Usage:
-        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+        completion = sum(count.completion for count in self.counts)
+        reasoning = sum(count.reasoning for count in self.counts)
+        return Usage(self.prompt_tokens, completion, self.cached_tokens, reasoning, self.migrations)
 
     def go_on(self) -> None:
         """Raises CancelledError if the turn has ended: redis-py may swallow the cancel that came with the ending."""
         if self.outcome is not None:
             raise asyncio.CancelledError
 
-    def start(self, prompt_tokens: int) -> None:
+    def start(self, prompt_tokens: int, answers: int = 1) -> None:
         self.prompt_tokens, self.started = prompt_tokens, True
+        self.counts = [Count() for _ in range(answers)]
         self.journal.append(Started(self.id, self.model, prompt_tokens))
 
-    def deliver(self, text: str, ids: list[int]) -> None:
-        """Appends text to the answer; after the ending it is dropped."""
+    def append(self, event: Event) -> None:
+        """After the ending, what comes is dropped."""
         if self.outcome is None:
-            self.text.append(text)
-            self.journal.append(Delta(text, ids))
+            self.journal.append(event)
 
-    def finish(self, reason: FinishReason, stop_sequence: str, session_version: int) -> None:
+    def finish(self, endings: tuple[Ending, ...], session_version: int) -> None:
         if self._end(Outcome.COMPLETED):
             self.journal.append(self.usage)
-            self.journal.append(Finished(reason, stop_sequence, session_version))
+            self.journal.append(Finished(endings, session_version))
 
     def fail(self, error: HeadraceError) -> None:
         if self._end(error.outcome):
@@ -75,6 +85,7 @@ class Turn:
         return True
 
     def _report(self, outcome: Outcome, seconds: float) -> None:
+        usage = self.usage
         metrics.TURNS.labels(self.model, outcome).inc()
         metrics.END_TO_END.labels(self.model).observe(seconds)
         log.info(
@@ -85,7 +96,9 @@ class Turn:
             model=self.model,
             outcome=outcome,
             prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
-            cached_tokens=self.cached_tokens,
+            completion_tokens=usage.completion,
+            reasoning_tokens=usage.reasoning,
+            cached_tokens=usage.cached,
+            migrations=usage.migrations,
             seconds=round(seconds, 3),
         )

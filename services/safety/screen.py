@@ -18,5 +18,5 @@ class Screen:
 
     def check(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if any(pattern.search(message.text) for pattern in self._patterns):
+            if any(pattern.search(part) for pattern in self._patterns for part in message.parts):
                 raise UnsafeInput("the input screen of this endpoint refuses a message")

@@ -14,7 +14,7 @@ from services.sessions.port import (
     check_page,
     conflict,
     place,
-    text_bytes,
+    total_bytes,
 )
 
 
@@ -33,7 +33,7 @@ class MemorySessionStore:
         self._tenants: dict[str, dict[str, Kept]] = {}
 
     async def create(self, tenant: str, messages: Sequence[Message], ttl: float) -> Session:
-        text = text_bytes(messages)
+        text = total_bytes(messages)
         check_bounds(len(messages), text)
         now = self._clock.now()
         session = Session(self._ids.new("session"), 1, tuple(messages), now, now + ttl)
@@ -52,7 +52,7 @@ class MemorySessionStore:
         *,
         operation: str = "",
     ) -> int:
-        added = text_bytes(messages)
+        added = total_bytes(messages)
         check_bounds(len(messages), added)
         kept = self._kept(tenant, id)
         before, text = kept.session, kept.text + added

@@ -69,8 +69,9 @@ class SessionStore(Protocol):
     async def delete(self, tenant: str, id: str) -> None: ...
 
 
-def text_bytes(messages: Sequence[Message]) -> int:
-    return sum(len(message.text.encode()) for message in messages)
+def total_bytes(messages: Sequence[Message]) -> int:
+    """Of everything that somebody wrote in them."""
+    return sum(message.size for message in messages)
 
 
 def check_id(id: str) -> None:

@@ -1,7 +1,7 @@
 """Sessions in Redis. A session is two keys in one hash slot; a tenant's index is two keys in another.
 
     headrace:session:{<tenant>:<id>}:head       version, operation, count, bytes, ttl, created, expires
-    headrace:session:{<tenant>:<id>}:messages   list of [role, text] as JSON
+    headrace:session:{<tenant>:<id>}:messages   list of [role, text, the rest if there is any] as JSON
     headrace:sessions:{<tenant>}:places         sorted by creation, for the list
     headrace:sessions:{<tenant>}:expiries       the same members by expiry, for cleaning
 
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from services.core.clock import Clock, Ids
 from services.core.errors import StoreAway
-from services.core.request import Message, Role
+from services.core.request import Message, Role, ToolCall
 from services.sessions.port import (
     MAX_MESSAGES,
     MAX_TEXT_BYTES,
@@ -31,7 +31,7 @@ from services.sessions.port import (
     conflict,
     id_at,
     place,
-    text_bytes,
+    total_bytes,
 )
 from services.store.connect import store_errors
 
@@ -58,7 +58,7 @@ class RedisSessionStore:
         self._note = self._client.register_script((ROOM / "index.lua").read_text())
 
     async def create(self, tenant: str, messages: Sequence[Message], ttl: float) -> Session:
-        text = text_bytes(messages)
+        text = total_bytes(messages)
         check_bounds(len(messages), text)
         # Whole microseconds, so that the place in the index is the same after a round trip as text.
         now, ms = round(self._clock.now(), 6), round(ttl * 1000)
@@ -97,7 +97,7 @@ class RedisSessionStore:
         operation: str = "",
     ) -> int:
         check_id(id)
-        text = text_bytes(messages)
+        text = total_bytes(messages)
         check_bounds(len(messages), text)
         args: tuple[int | str, ...] = (expected_version, operation, MAX_MESSAGES, MAX_TEXT_BYTES, text)
         args += (f"{self._clock.now():.6f}", *map(_pack, messages))
@@ -178,12 +178,18 @@ def _raise_refusal(reply: bytes) -> None:
 
 
 def _pack(message: Message) -> str:
-    return json.dumps([message.role, message.text], ensure_ascii=False, separators=(",", ":"))
+    calls = [[call.id, call.name, call.arguments] for call in message.calls]
+    fields = {"reasoning": message.reasoning, "calls": calls, "call_id": message.call_id}
+    more = {name: value for name, value in fields.items() if value}
+    packed = [message.role, message.text, more] if more else [message.role, message.text]
+    return json.dumps(packed, ensure_ascii=False, separators=(",", ":"))
 
 
 def _unpack(packed: bytes) -> Message:
-    role, text = json.loads(packed)
-    return Message(Role(role), text)
+    role, text, *rest = json.loads(packed)
+    more = rest[0] if rest else {}
+    calls = tuple(ToolCall(*call) for call in more.get("calls", ()))
+    return Message(Role(role), text, more.get("reasoning", ""), calls, more.get("call_id", ""))
 
 
 def _session(id: str, fields: dict[bytes, bytes], messages: tuple[Message, ...]) -> Session:

@@ -18,9 +18,16 @@ QUEUE_TIME = Histogram(
 PROMPT_TOKENS = Counter("headrace_prompt_tokens_total", "Prompt tokens of turns started", ["model"])
 CACHED_TOKENS = Counter("headrace_cached_tokens_total", "Prompt tokens found in a prefix cache", ["model"])
 COMPLETION_TOKENS = Counter("headrace_completion_tokens_total", "Tokens sampled", ["model"])
+REASONING_TOKENS = Counter("headrace_reasoning_tokens_total", "Of the tokens sampled, reasoning", ["model"])
+MALFORMED = Counter(
+    "headrace_malformed_total",
+    "Answers that broke their model's format, by rule and what was done: mended, retried, ended",
+    ["model", "flaw", "action"],
+)
 MESSAGES = Counter("headrace_stream_messages_total", "Stream messages written, after coalescing")
 IN_FLIGHT = Gauge("headrace_turns_in_flight", "Turns running", multiprocess_mode="livesum")
 REROUTES = Counter("headrace_reroutes_total", "Orders moved before their first token", ["model", "cause"])
+MIGRATIONS = Counter("headrace_migrations_total", "Answers that went on elsewhere", ["model", "cause"])
 LINK_UP = Gauge(
     "headrace_link_up",
     "1 while the link to a replica is up",
@@ -51,7 +58,7 @@ LOOP_LAG = Gauge(
 class TurnMeter:
     """The metrics of one model with their labels resolved once: what the token path may touch."""
 
-    __slots__ = ("cached", "completion", "end_to_end", "inter_token", "prompt", "queue", "ttft")
+    __slots__ = ("cached", "completion", "end_to_end", "inter_token", "prompt", "queue", "reasoning", "ttft")
 
     def __init__(self, model: str) -> None:
         self.ttft = TTFT.labels(model)
@@ -61,6 +68,7 @@ class TurnMeter:
         self.prompt = PROMPT_TOKENS.labels(model)
         self.cached = CACHED_TOKENS.labels(model)
         self.completion = COMPLETION_TOKENS.labels(model)
+        self.reasoning = REASONING_TOKENS.labels(model)
 
 
 def engine_gone(model: str, replica: str) -> None:

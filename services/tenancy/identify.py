@@ -68,7 +68,7 @@ class Keyring:
         record = await self._lookup(key.id)
         if not self._proves(key, record or NOBODY) or record is None:
             raise unauthenticated()
-        return Tenant(id=record.tenant, key=record.id)
+        return Tenant(id=record.tenant, key=record.id, scopes=record.scopes)
 
     def _proves(self, key: KeyText, record: KeyRecord) -> bool:
         same = hmac.compare_digest(digest(self._pepper, key.secret), record.digest)

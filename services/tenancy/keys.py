@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.core.errors import InvalidRequest, Unauthenticated, Violation
+from services.core.request import Scope
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 8, 43, 6  # 43 base62 digits carry 256 bits
@@ -38,6 +39,7 @@ class KeyRecord:
     created: float
     revoked: bool = False
     expires: float | None = None
+    scopes: frozenset[Scope] = frozenset()
 
     def __post_init__(self) -> None:
         if not TENANT.fullmatch(self.tenant):
@@ -114,13 +116,16 @@ def mint(
     pepper: bytes,
     now: float,
     expires: float | None = None,
+    scopes: frozenset[Scope] = frozenset(),
 ) -> Minted:
     """A new key for a tenant. `rng` is `secrets.SystemRandom()` outside tests."""
     if not ENV.fullmatch(env):
         raise InvalidRequest(Violation("env", f"must match {ENV.pattern}"))
     id, secret = _digits(rng, ID_LENGTH), _digits(rng, SECRET_LENGTH)
     body = f"hr_{env}_{id}_{secret}"
-    record = KeyRecord(id, digest(pepper, secret), tenant, name, env, created=now, expires=expires)
+    record = KeyRecord(
+        id, digest(pepper, secret), tenant, name, env, created=now, expires=expires, scopes=scopes
+    )
     return Minted(f"{body}_{checksum(body)}", record)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from services.core.request import Scope
 from services.store.connect import store_errors
 from services.tenancy.keys import KeyRecord
 
@@ -57,6 +58,7 @@ def _fields(record: KeyRecord) -> dict[str, str]:
         "created": repr(record.created),
         "revoked": "1" if record.revoked else "",
         "expires": "" if record.expires is None else repr(record.expires),
+        "scopes": " ".join(sorted(record.scopes)),
     }
 
 
@@ -73,4 +75,5 @@ def _record(reply: dict[bytes, bytes]) -> KeyRecord | None:
         created=float(fields["created"]),
         revoked=bool(fields["revoked"]),
         expires=float(fields["expires"]) if fields["expires"] else None,
+        scopes=frozenset(scope for scope in Scope if scope in fields.get("scopes", "").split()),
     )

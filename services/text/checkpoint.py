@@ -44,7 +44,7 @@ class Checkpoint:
         source = _json(folder / "tokenizer.json")
         tokenizer = _tokenizer(folder, source)
         names = _json(folder / "tokenizer_config.json")
-        config = _config(folder)
+        config = read_config(folder)
         generation = _json(folder / "generation_config.json", optional=True)
         special_text = _special_text(names)
         return cls(
@@ -55,7 +55,7 @@ class Checkpoint:
             chat_template=_chat_template(folder, names),
             special_text=special_text,
             vocab_size=int(config.get("vocab_size") or tokenizer.get_vocab_size()),
-            context_length=int(_required(folder, config, "max_position_embeddings")),
+            context_length=context_length(folder, config),
             stop_ids=_stop_ids(generation, config, tokenizer, special_text),
             sampling=_sampling(folder, generation),
         )
@@ -101,16 +101,17 @@ def _inert(token: Json) -> bool:
     return not token["content"].strip()
 
 
-def _config(folder: Path) -> Json:
+def read_config(folder: Path) -> Json:
     config = _json(folder / "config.json")
     nested: Json = config.get("text_config") or {}
     return {**config, **nested}  # multi-modal checkpoints nest the language model
 
 
-def _required(folder: Path, config: Json, name: str) -> Any:
-    if not isinstance(config.get(name), int):
-        raise CheckpointError(f"{folder / 'config.json'}: {name} is missing")
-    return config[name]
+def context_length(folder: Path, config: Json) -> int:
+    length = config.get("max_position_embeddings")
+    if not isinstance(length, int):
+        raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings is missing")
+    return length
 
 
 def _chat_template(folder: Path, names: Json) -> str:

@@ -8,9 +8,9 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -19,25 +19,28 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.core.clock import Clock
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Message, Role
+from services.core.request import Conversation, Message, Role, ToolCall
 from services.text.checkpoint import Checkpoint, CheckpointError
+from services.text.messages import (
+    STYLES,
+    Clean,
+    Style,
+    as_dictionaries,
+    as_tools,
+    rendered,
+    skeleton,
+    with_words,
+    words_of,
+)
 
-ROLE_PATTERNS = 512  # of which the skeleton is remembered
+SKELETONS = 512  # of which the control tokens are remembered
 REASON_CHARS = 200
-
-
-class Renderer(Protocol):
-    """What a model family makes of a conversation. Raises InvalidRequest if it can make nothing of it."""
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids up to where the assistant's answer begins."""
-        ...
-
-    def count(self, messages: Sequence[Message]) -> int: ...
+# What a template raises: its own refusals, and what comes of values that it does not expect.
+REFUSALS = (TemplateError, TypeError, ValueError, RecursionError)
 
 
 class ChatTemplate:
-    """The Renderer of every checkpoint with a Jinja chat template."""
+    """Renders the conversations of every checkpoint with a Jinja chat template."""
 
     def __init__(self, checkpoint: Checkpoint, clock: Clock) -> None:
         self._checkpoint = checkpoint
@@ -45,55 +48,86 @@ class ChatTemplate:
             self._template = _environment(clock).from_string(checkpoint.chat_template)
         except TemplateSyntaxError as error:
             raise CheckpointError(f"chat template, line {error.lineno}: {error.message}") from error
-        self._skeleton: Callable[[tuple[Role, ...]], list[int]] = lru_cache(ROLE_PATTERNS)(self._control_of)
+        self._thinks = "reasoning_content" in checkpoint.chat_template
+        self._style = next(filter(self._tells, STYLES), STYLES[0])
+        self._skeleton: Callable[[Conversation], list[int]] = lru_cache(SKELETONS)(self._control_of)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        expected = self._skeleton(tuple(m.role for m in messages))
+    def prompt(self, conversation: Conversation) -> list[int]:
+        said = rendered(conversation, thinks=self._thinks)
+        expected = self._skeleton(skeleton(said))
         try:
-            return self._whole(messages, expected) or self._apart(messages)
-        except TemplateError as error:
+            return self._whole(said, expected) or self._apart(said, expected)
+        except REFUSALS as error:
             raise _invalid("the chat template refuses them") from error  # its reason may quote content
 
-    def count(self, messages: Sequence[Message]) -> int:
-        return len(self.prompt(messages))
+    def control(self, conversation: Conversation) -> list[int]:
+        """The control tokens of its prompt."""
+        return self._skeleton(skeleton(rendered(conversation, thinks=self._thinks)))
 
-    def _control_of(self, roles: tuple[Role, ...]) -> list[int]:
-        """The control tokens of a conversation of these roles: those that the template writes."""
-        messages = [Message(role, "x") for role in roles]
+    def _control_of(self, bare: Conversation) -> list[int]:
+        """The control tokens that the template writes for a skeleton."""
         try:
-            return self._control(self._encode(self._render(messages, ["x"] * len(roles))))
-        except TemplateError as error:
-            reason = (error.message or "").split("\n")[0][:REASON_CHARS]
+            return self._control(self._encode(self._render(bare)))
+        except REFUSALS as error:
+            reason = str(error).split("\n")[0][:REASON_CHARS]
             raise _invalid(f"the chat template refuses them: {reason}") from error
 
-    def _whole(self, messages: Sequence[Message], expected: list[int]) -> list[int] | None:
+    def _whole(self, said: Conversation, expected: list[int]) -> list[int] | None:
         """The text encoded at once, as the model's authors do; None if content spells control tokens."""
-        ids = self._encode(self._render(messages, [m.text for m in messages]))
+        ids = self._encode(self._render(said))
         return ids if self._control(ids) == expected else None
 
-    def _apart(self, messages: Sequence[Message]) -> list[int]:
+    def _apart(self, said: Conversation, expected: list[int]) -> list[int]:
         """Marks that nobody can guess stand in for content, which is then encoded without control tokens.
 
-        White space at its ends stays outside the mark, for templates that trim.
+        White space at its ends stays outside the mark, for templates that trim. Functions and calls stand in
+        the template's text, their control tokens spelled otherwise.
         """
         nonce = secrets.token_hex(16)
-        marked = [_marked(m.text, f"{nonce}x{n}x") for n, m in enumerate(messages)]
-        parts = re.split(rf"{nonce}x(\d+)x", self._render(messages, marked))
+        words = words_of(said)
+        marked = with_words(said, [_marked(text, f"{nonce}x{n}x") for n, text in enumerate(words)])
+        parts = re.split(rf"{nonce}x(\d+)x", self._render(marked, self._escaped))
         if any(nonce[:8] in part.lower() for part in parts[::2]):
             raise _invalid("they spell control tokens where the chat template takes the text apart")
         ids: list[int] = []
         for template_text, index in zip(parts[::2], [*parts[1::2], None], strict=True):
             ids += self._encode(template_text)
             if index is not None:
-                ids += self._encode_plain(messages[int(index)].text.strip())
+                ids += self._encode_plain(words[int(index)].strip())
+        if (said.functions or any(m.calls for m in said.messages)) and self._control(ids) != expected:
+            raise _invalid("they spell control tokens", self._culprit(said))
         return ids
 
-    def _render(self, messages: Sequence[Message], texts: Sequence[str]) -> str:
-        pairs = zip(messages, texts, strict=True)
+    def _culprit(self, said: Conversation) -> str:
+        changed = as_tools(said.functions, self._escaped) != as_tools(said.functions, str)
+        return "tools" if changed else "messages"
+
+    def _escaped(self, text: str) -> str:
+        """The first character of a control token as JSON's escape of it."""
+        return self._spelled.sub(lambda found: f"\\u{ord(found[0][0]):04x}{found[0][1:]}", text)
+
+    @cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        known = map(self._checkpoint.tokenizer.id_to_token, self._checkpoint.control)
+        tokens = [token for token in known if token]
+        return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+
+    def _tells(self, style: Style) -> bool:
+        """Whether the template writes all of a call, and nothing of Python's: templates differ in what they take."""
+        asked, call = Message(Role.USER, "x"), ToolCall("x", "name_of_it", '{"key_of_it": "x"}')
+        try:
+            without = self._render(Conversation((asked,)), style=style)
+            text = self._render(Conversation((asked, Message(Role.ASSISTANT, calls=(call,)))), style=style)
+        except REFUSALS:
+            return False
+        odd = "{'key_of_it'" in text or text.count("None") > without.count("None")
+        return call.name in text and "key_of_it" in text and not odd
+
+    def _render(self, said: Conversation, clean: Clean = str, style: Style | None = None) -> str:
         return self._template.render(
-            messages=[{"role": m.role.value, "content": text} for m, text in pairs],
+            messages=[*as_dictionaries(said.messages, clean, style or self._style)],
             add_generation_prompt=True,
-            tools=None,
+            tools=as_tools(said.functions, clean),
             documents=None,
             **self._checkpoint.special_text,
         )
@@ -113,8 +147,8 @@ class ChatTemplate:
         return [id for id in ids if id in control]
 
 
-def _invalid(description: str) -> InvalidRequest:
-    return InvalidRequest(Violation("messages", description))
+def _invalid(description: str, field: str = "messages") -> InvalidRequest:
+    return InvalidRequest(Violation(field, description))
 
 
 def _marked(text: str, mark: str) -> str:

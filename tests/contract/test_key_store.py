@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from services.core.request import Scope
 from services.tenancy.keys import KeyRecord
 from tests.contract.stores import Stores
 
@@ -9,7 +10,8 @@ KEY = KeyRecord("aaaaaaaa", "ab" * 32, "acme", "CI ü: x=1", "local", created=1.
 
 
 async def test_a_record_is_read_back_whole(stores: Stores) -> None:
-    for record in (KEY, replace(KEY, id="b", revoked=True, expires=1_800_000_000.123456)):
+    scoped = replace(KEY, id="c", scopes=frozenset(Scope))
+    for record in (KEY, replace(KEY, id="b", revoked=True, expires=1_800_000_000.123456), scoped):
         await stores.keys.put(record)
         assert await stores.keys.get(record.id) == record
 

@@ -5,12 +5,16 @@ import asyncio
 import pytest
 
 from services.core.errors import Conflict, HeadraceError, InvalidRequest, NotFound
-from services.core.request import Message, Role
+from services.core.request import Message, Role, ToolCall
 from services.sessions import port
 from tests.contract.stores import Stores
 
 HELLO = Message(Role.USER, "héllo\n \x00 👩‍👩‍👧 <|im_end|>")
 ANSWER = Message(Role.ASSISTANT, "")
+CALLING = Message(
+    Role.ASSISTANT, "", "I ünderstand", (ToolCall("call_1", "f", '{"a": "é"}'), ToolCall("call_2", "g", "{"))
+)
+RESULT = Message(Role.TOOL, "", call_id="call_1")
 TTL = 3600.0
 UNKNOWN = "session_" + "f" * 32
 
@@ -25,6 +29,20 @@ async def test_a_session_may_begin_empty(stores: Stores) -> None:
     made = await stores.sessions.create("acme", (), TTL)
     assert await stores.sessions.append("acme", made.id, 1, (HELLO,)) == 2
     assert (await stores.sessions.get("acme", made.id)).messages == (HELLO,)
+
+
+async def test_a_tool_loop_is_read_back_whole(stores: Stores) -> None:
+    made = await stores.sessions.create("acme", (HELLO, CALLING), TTL)
+    await stores.sessions.append("acme", made.id, 1, (RESULT, CALLING))
+    got = await stores.sessions.get("acme", made.id)
+    assert got.messages == (HELLO, CALLING, RESULT, CALLING)
+
+
+async def test_arguments_and_reasoning_count_against_the_bound(stores: Stores) -> None:
+    half = "x" * (port.MAX_TEXT_BYTES // 2)
+    with pytest.raises(InvalidRequest, match="bytes"):
+        calls = (ToolCall("call_1", "f", half),)
+        await stores.sessions.create("acme", (Message(Role.ASSISTANT, "", half, calls),), TTL)
 
 
 async def test_appends_keep_their_order_and_count_versions(stores: Stores) -> None:

@@ -67,7 +67,8 @@ async def reference(llm: AsyncLLM) -> AsyncIterator[ReferenceEngine]:
     """AsyncLLM's output handler takes the step outputs while this lasts, and gives them back."""
     yield ReferenceEngine(llm)
     handler = llm.output_handler
-    assert handler is not None
+    if handler is None:
+        return
     handler.cancel()
     await asyncio.wait([handler])
     llm.output_handler = None

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+from time import monotonic
 
 import psutil
 import pytest
 
 from cluster.engine.launch import environment
-from cluster.engine.port import Cause
+from cluster.engine.port import Cause, EngineDead
 from cluster.engine.vllm import start
 from tests.engine.test_vllm_port import PROMPTS, greedy, run
 from tests.support.engine_micro import micro_settings
@@ -27,6 +28,15 @@ async def test_two_shards_generate_as_one_engine() -> None:
         started = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
         shards = [child for child in started if "Worker_TP" in " ".join(child.cmdline())]
         assert len(shards) == 2
+        # A turn runs: what is left of the group waits in a collective, which nobody ends but we.
+        await engine.submit(greedy(99, PROMPTS[0], max_tokens=1000))
+        await engine.step()
+        killed = monotonic()
+        shards[1].kill()
+        with pytest.raises(EngineDead, match="Worker_TP1 ended"):
+            while True:
+                await engine.step()
+        assert monotonic() - killed < 2
     finally:
         await engine.close()
         os.environ.update(environment(alone))

@@ -18,9 +18,10 @@ SLOW = SimTiming(step_s=0.005, scale=1)
 
 def answer_of(endpoint: Endpoint, request: pb.GenerateRequest, tokens: int) -> str:
     """What the oracle says the model answers."""
+    from services.core.request import Conversation
     from services.gateway.validate import read_messages
 
-    prompt = endpoint.deps.models[MODEL].renderer.prompt(read_messages(request.messages))
+    prompt = endpoint.deps.models[MODEL].family.prompt(Conversation(read_messages(request.messages)))
     return TOKENIZER.decode(expected_tokens(prompt, tokens))
 
 
@@ -136,7 +137,7 @@ async def test_a_session_carries_the_conversation() -> None:
 
 async def test_a_turn_that_loses_its_replica_after_its_first_token_says_so() -> None:
     sim = SimSettings(timing=SLOW, context_length=2048, vocab_size=49152)
-    async with running_gateway(sim=sim) as endpoint:
+    async with running_gateway(sim=sim, recovery=0) as endpoint:
         call = endpoint.inference.StreamGenerate(ask(max_tokens=1500), metadata=endpoint.auth)
         events = []
         with pytest.raises(grpc.aio.AioRpcError) as refusal:

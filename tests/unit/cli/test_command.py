@@ -14,7 +14,7 @@ from services.cli.settings import MASK, effective
 from services.cli.where import find
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("ray", "vllm", "torch", "grpc", "redis", "pydantic")
+HEAVY = ("ray", "vllm", "torch", "grpc", "redis", "pydantic", "huggingface_hub")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,19 @@ def run(*arguments: str) -> int:
 def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     said = capsys.readouterr().out
-    for command in ("up", "down", "status", "chat", "models", "config", "doctor", "keys", "sessions"):
+    for command in (
+        "up",
+        "down",
+        "status",
+        "chat",
+        "models",
+        "plan",
+        "fetch",
+        "config",
+        "doctor",
+        "keys",
+        "sessions",
+    ):
         assert f"\n  {command} " in said
     assert "3 endpoint" in " ".join(said.split())
 

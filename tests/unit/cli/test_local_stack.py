@@ -12,9 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.models.catalogue import find as find_model
+from cluster.models.gpus import read_listing
+from cluster.serving.settings import DeploySettings
 from deploy.local import stack as local
+from deploy.local.configs import write_engine
 from deploy.local.home import Home
 from deploy.local.model import NoSuchModel, choose
+from deploy.local.placement import DoesNotFit, engine_arguments
 from deploy.local.processes import find, last_words, start
 from deploy.local.record import MARK, Process, Stack
 from deploy.local.secrets import Secrets
@@ -154,6 +159,42 @@ def test_a_checkpoint_that_is_not_there_says_how_to_get_it(home: Home, tmp_path:
         choose(None, {"HF_HUB_CACHE": str(tmp_path)}, home, gpu=True)
     with pytest.raises(NoSuchModel, match="nor one of smollm2-135m"):
         choose("nonsense", {}, home, gpu=False)
+
+
+def test_what_fetch_staged_is_served_by_any_of_its_names(home: Home) -> None:
+    folder = home.cache / "models" / "deepseek-r1-distill-qwen-7b"
+    with pytest.raises(NoSuchModel, match="`headrace fetch deepseek-r1-distill-qwen-7b` gets it"):
+        choose("r1-qwen-7b", {"HOME": str(home.root)}, home, gpu=True)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    found = choose("r1-qwen-7b", {"HOME": str(home.root)}, home, gpu=True)
+    assert (found.name, found.checkpoint, found.maker) == (folder.name, folder, None)
+
+
+def test_the_engine_is_set_as_the_planner_says_for_this_machines_gpus(home: Home, recorded: Stack) -> None:
+    checkpoint = home.cache / "models" / "gpt-oss-120b"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text('{"max_position_embeddings": 131072}')
+    (checkpoint / "manifest.json").write_text('{"source": "a/b@c0ffee", "revision": "c0ffee", "files": {}}')
+    choice = choose("gpt-oss-120b", {}, home, gpu=True)
+    assert choice.row is not None
+    arguments = engine_arguments(choice.row, read_listing(2 * "NVIDIA H100 80GB HBM3, 81559\n"))
+    recorded.engine, recorded.checkpoint, recorded.ray = "vllm", str(checkpoint), "127.0.0.2:1"
+    write_engine(home, recorded, Secrets.kept_in(home.secrets), choice, arguments)
+    written = DeploySettings.model_validate_json(home.engine_config.read_text()).settings
+    assert written.vllm is not None
+    assert (written.num_gpus, written.vllm.tensor_parallel_size, written.vllm.max_num_batched_tokens) == (
+        2,
+        2,
+        8192,
+    )
+    assert (written.revision, written.vllm.max_model_len) == ("c0ffee", 131072)
+
+
+def test_a_model_that_this_machines_gpus_do_not_hold_is_refused(home: Home) -> None:
+    with pytest.raises(DoesNotFit, match=r"gpt-oss-120b does not fit on 1 x l4: weights of 60\.8 GiB"):
+        engine_arguments(find_model("gpt-oss-120b"), read_listing("NVIDIA L4, 23034\n"))
+    assert engine_arguments(find_model("gpt-oss-120b"), ()) == {}
 
 
 def test_up_says_which_part_has_died(home: Home, recorded: Stack) -> None:

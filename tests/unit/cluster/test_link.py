@@ -195,9 +195,11 @@ async def test_the_end_of_the_grace_is_told() -> None:
 
 async def test_a_dead_engine_ends_every_turn_and_stream() -> None:
     async with running_replica() as replica, replica.gateway() as one, replica.gateway() as two:
-        replica.engine.fail_after_steps = 20
-        await one.submit(1, PROMPT, 5000)
-        await two.submit(5, PROMPT, 5000)
+        await one.submit(1, PROMPT, 90_000)
+        await two.submit(5, PROMPT, 90_000)
+        await one.until(lambda ledger: 1 in ledger.tokens)
+        await two.until(lambda ledger: 5 in ledger.tokens)
+        replica.engine.fail_after_steps = replica.engine.load().steps + 20
         for gateway, id in ((one, 1), (two, 5)):
             ledger = await gateway.finished(id)
             assert ledger.finishes[id].cause == pb.FINISH_CAUSE_ENGINE

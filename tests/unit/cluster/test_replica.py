@@ -13,7 +13,7 @@ from cluster.engine.sim import SimEngine, SimSettings, SimTiming, expected_token
 from cluster.link.v1 import link_pb2 as pb
 from cluster.serving.__main__ import cause
 from cluster.serving.lease import REPLICAS, lease_key, open_redis
-from cluster.serving.replica import Replica
+from cluster.serving.replica import Hosts, Replica
 from cluster.serving.settings import ReplicaSettings
 from tests.support.engine_link import TOKEN, Gateway
 from tests.support.valkey import valkey_client, valkey_server, valkey_url  # noqa: F401
@@ -87,7 +87,7 @@ async def test_an_engine_that_does_not_generate_never_gets_a_lease(
     valkey_url: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def broken(_: ReplicaSettings) -> SimEngine:
+    async def broken(_: ReplicaSettings, hosts: Hosts | None) -> SimEngine:
         engine = SimEngine()
         engine.fail_after_steps = 0
         return engine
@@ -108,6 +108,13 @@ async def test_an_engine_that_does_not_generate_never_gets_a_lease(
         ({"lease_ttl_ms": 1500}, "lease_ttl_ms"),
         ({"vllm": {"checkpoint": "x", "trust_remote_code": True}}, "trust_remote_code"),
         ({"vllm": {"checkpoint": "x", "tensor_parallel_size": 2}, "num_gpus": 1}, "num_gpus"),
+        ({"vllm": {"checkpoint": "x", "tensor_parallel_size": 2, "nodes": 3}}, "nodes is 3"),
+        ({"vllm": {"checkpoint": "x", "tensor_parallel_size": 4, "nodes": 2}, "num_gpus": 1}, "2 shards"),
+        (
+            {"engine": "vllm", "num_cpus": 0}
+            | {"vllm": {"checkpoint": "x", "tensor_parallel_size": 2, "nodes": 2}},
+            "num_cpus",
+        ),
         ({"sim": {"timing": {"speed": 2}}}, "speed"),
         ({"health": {"stal_s": 2}}, "stal_s"),
     ],

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from services.core.clock import Deadline, SystemClock
 from services.core.errors import Cancelled, EngineLost
-from services.core.events import Delta, Failed, Finished, FinishReason, Started, Usage
+from services.core.events import Delta, Ending, Failed, Finished, FinishReason, Started, Usage
 from services.gateway import wire
+from services.gateway.answer import fold
 from services.gateway.turn import Turn
 from services.journal.memory import MemoryJournal
 
@@ -33,9 +34,9 @@ async def read_all(turn: Turn) -> list[object]:
 async def test_the_first_ending_wins() -> None:
     turn = new_turn()
     turn.start(3)
-    turn.finish(FinishReason.STOP, "", 0)
+    turn.finish((Ending(FinishReason.STOP),), 0)
     turn.fail(EngineLost("late"))
-    turn.deliver("late", [1])
+    turn.append(Delta("late", [1]))
     assert [type(e) for e in await read_all(turn)] == [Started, Usage, Finished]
 
 
@@ -58,10 +59,10 @@ async def test_readers_at_different_paces_see_the_same() -> None:
     readers = [asyncio.create_task(read_all(turn)) for _ in range(3)]
     turn.start(1)
     for i in range(10):
-        turn.deliver(str(i), [i])
+        turn.append(Delta(str(i), [i]))
         if i % 3 == 0:
             await asyncio.sleep(0)
-    turn.finish(FinishReason.LENGTH, "", 0)
+    turn.finish((Ending(FinishReason.LENGTH),), 0)
     seen = await asyncio.gather(*readers, read_all(turn))
     assert all(events == seen[0] for events in seen) and len(seen[0]) == 13
 
@@ -72,15 +73,15 @@ def test_coalescing_keeps_text_tokens_and_order(batches: list[int]) -> None:
         turn = new_turn()
         turn.start(1)
         for i in range(sum(batches)):
-            turn.deliver(chr(97 + i % 26), [i])
-        turn.finish(FinishReason.STOP, "", 0)
+            turn.append(Delta(chr(97 + i % 26), [i]))
+        turn.finish((Ending(FinishReason.STOP),), 0)
         entries = list(await turn.journal.read(0))
         cuts = [0]
         for size in batches:
             cuts.append(cuts[-1] + size)
         cuts.append(len(entries))
         parts = [m for a, b in pairwise(cuts) for m in wire.messages(entries[a:b])]
-        assert "".join(m.delta.text for m in parts) == "".join(turn.text)
+        assert "".join(m.delta.text for m in parts) == "".join(fold(e.event for e in entries)[0].text)
         assert sum(m.delta.tokens for m in parts) == sum(batches)
         assert [m.seq for m in parts] == sorted({m.seq for m in parts})
 

@@ -24,43 +24,75 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bheadrace/v1/inference.proto\x12\x0bheadrace.v1\"\x1e\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x42\x06\n\x04part\"N\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.headrace.v1.Role\x12\"\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x11.headrace.v1.Part\"\xcc\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"\xe0\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\tB\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\"\xc4\x01\n\x10GenerateResponse\x12\x0c\n\x04turn\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x07message\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Message\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.headrace.v1.Usage\x12\x17\n\x0fsession_version\x18\x06 \x01(\x03\"\xe6\x01\n\x0bStreamEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\'\n\x07started\x18\x02 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12#\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.UsageH\x00\x12)\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x15.headrace.v1.FinishedH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.headrace.v1.ErrorH\x00\x42\x07\n\x05\x65vent\"=\n\x07Started\x12\x0c\n\x04turn\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\"%\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"e\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x02 \x01(\t\x12\x17\n\x0fsession_version\x18\x03 \x01(\x03\"O\n\x05\x45rror\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\x05\"\\\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x0f\n\x07session\x18\x03 \x01(\t\"S\n\x13\x43ountTokensResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*\x80\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x32\xf2\x01\n\tInference\x12G\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\x12J\n\x0eStreamGenerate\x12\x1c.headrace.v1.GenerateRequest\x1a\x18.headrace.v1.StreamEvent0\x01\x12P\n\x0b\x43ountTokens\x12\x1f.headrace.v1.CountTokensRequest\x1a .headrace.v1.CountTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bheadrace/v1/inference.proto\x12\x0bheadrace.v1\"\x1e\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x42\x06\n\x04part\"\xa2\x01\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.headrace.v1.Role\x12\"\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x11.headrace.v1.Part\x12\x11\n\treasoning\x18\x03 \x01(\t\x12)\n\ntool_calls\x18\x04 \x03(\x0b\x32\x15.headrace.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"9\n\x04Tool\x12)\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x15.headrace.v1.FunctionH\x00\x42\x06\n\x04tool\"Q\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\x82\x01\n\nToolChoice\x12,\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.headrace.v1.ToolChoice.ModeH\x00\x12\x12\n\x08\x66unction\x18\x02 \x01(\tH\x00\"(\n\x04Mode\x12\x08\n\x04\x41UTO\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x0c\n\x08REQUIRED\x10\x02\x42\x08\n\x06\x63hoice\"\x84\x01\n\x0eResponseFormat\x12.\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x17.headrace.v1.JsonSchemaH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\'\n\x07options\x18\x03 \x01(\x0b\x32\x14.headrace.v1.OptionsH\x00\x42\x08\n\x06\x66ormat\"?\n\nJsonSchema\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\x1a\n\x07Options\x12\x0f\n\x07options\x18\x01 \x03(\t\"J\n\tReasoning\x12,\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1c.headrace.v1.ReasoningEffort\x12\x0f\n\x07include\x18\x02 \x01(\x08\"\xcc\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x07\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seed\"\xdf\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\'\n\x08sampling\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12 \n\x05tools\x18\x08 \x03(\x0b\x32\x11.headrace.v1.Tool\x12,\n\x0btool_choice\x18\t \x01(\x0b\x32\x17.headrace.v1.ToolChoice\x12\x34\n\x0fresponse_format\x18\n \x01(\x0b\x32\x1b.headrace.v1.ResponseFormat\x12)\n\treasoning\x18\x0b \x01(\x0b\x32\x16.headrace.v1.Reasoning\x12\x15\n\x08logprobs\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x0e\n\x01n\x18\r \x01(\x05H\x03\x88\x01\x01\x12\x12\n\nignore_eos\x18\x0e \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0b\n\t_logprobsB\x04\n\x02_n\"~\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x05\x12\x12\n\nmigrations\x18\x05 \x01(\x05\"U\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12%\n\x03top\x18\x03 \x03(\x0b\x32\x18.headrace.v1.Alternative\"-\n\x0b\x41lternative\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xab\x02\n\x10GenerateResponse\x12\x0c\n\x04turn\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x07message\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Message\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.headrace.v1.Usage\x12\x17\n\x0fsession_version\x18\x06 \x01(\x03\x12\x15\n\rstop_sequence\x18\x07 \x01(\t\x12+\n\x08logprobs\x18\x08 \x03(\x0b\x32\x19.headrace.v1.TokenLogprob\x12!\n\x04more\x18\t \x03(\x0b\x32\x13.headrace.v1.Choice\"\xa5\x01\n\x06\x43hoice\x12%\n\x07message\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Message\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x03 \x01(\t\x12+\n\x08logprobs\x18\x04 \x03(\x0b\x32\x19.headrace.v1.TokenLogprob\"\xd9\x02\n\x0bStreamEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\'\n\x07started\x18\x02 \x01(\x0b\x32\x14.headrace.v1.StartedH\x00\x12#\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x12.headrace.v1.DeltaH\x00\x12#\n\x05usage\x18\x04 \x01(\x0b\x32\x12.headrace.v1.UsageH\x00\x12)\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x15.headrace.v1.FinishedH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.headrace.v1.ErrorH\x00\x12\x30\n\treasoning\x18\x07 \x01(\x0b\x32\x1b.headrace.v1.ReasoningDeltaH\x00\x12/\n\ttool_call\x18\x08 \x01(\x0b\x32\x1a.headrace.v1.ToolCallDeltaH\x00\x12\x0e\n\x06\x63hoice\x18\t \x01(\x05\x42\x07\n\x05\x65vent\"=\n\x07Started\x12\x0c\n\x04turn\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x05\"R\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\x12+\n\x08logprobs\x18\x03 \x03(\x0b\x32\x19.headrace.v1.TokenLogprob\".\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x05\"[\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\x05\"\x88\x01\n\x08\x46inished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x02 \x01(\t\x12\x17\n\x0fsession_version\x18\x03 \x01(\x03\x12!\n\x04more\x18\x04 \x03(\x0b\x32\x13.headrace.v1.Ending\"J\n\x06\x45nding\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x02 \x01(\t\"O\n\x05\x45rror\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\x05\"\x8d\x02\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x0f\n\x07session\x18\x03 \x01(\t\x12 \n\x05tools\x18\x04 \x03(\x0b\x32\x11.headrace.v1.Tool\x12,\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x17.headrace.v1.ToolChoice\x12\x34\n\x0fresponse_format\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.ResponseFormat\x12)\n\treasoning\x18\x07 \x01(\x0b\x32\x16.headrace.v1.Reasoning\"S\n\x13\x43ountTokensResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\x85\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x01\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x02\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x03*\xbb\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x04\x12\x1b\n\x17\x46INISH_REASON_MALFORMED\x10\x05\x32\xf2\x01\n\tInference\x12G\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\x12J\n\x0eStreamGenerate\x12\x1c.headrace.v1.GenerateRequest\x1a\x18.headrace.v1.StreamEvent0\x01\x12P\n\x0b\x43ountTokens\x12\x1f.headrace.v1.CountTokensRequest\x1a .headrace.v1.CountTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1697
-  _globals['_ROLE']._serialized_end=1777
-  _globals['_FINISHREASON']._serialized_start=1780
-  _globals['_FINISHREASON']._serialized_end=1908
+  _globals['_ROLE']._serialized_start=3715
+  _globals['_ROLE']._serialized_end=3810
+  _globals['_REASONINGEFFORT']._serialized_start=3813
+  _globals['_REASONINGEFFORT']._serialized_end=3946
+  _globals['_FINISHREASON']._serialized_start=3949
+  _globals['_FINISHREASON']._serialized_end=4136
   _globals['_PART']._serialized_start=44
   _globals['_PART']._serialized_end=74
-  _globals['_MESSAGE']._serialized_start=76
-  _globals['_MESSAGE']._serialized_end=154
-  _globals['_SAMPLING']._serialized_start=157
-  _globals['_SAMPLING']._serialized_end=489
-  _globals['_GENERATEREQUEST']._serialized_start=492
-  _globals['_GENERATEREQUEST']._serialized_end=716
-  _globals['_USAGE']._serialized_start=718
-  _globals['_USAGE']._serialized_end=798
-  _globals['_GENERATERESPONSE']._serialized_start=801
-  _globals['_GENERATERESPONSE']._serialized_end=997
-  _globals['_STREAMEVENT']._serialized_start=1000
-  _globals['_STREAMEVENT']._serialized_end=1230
-  _globals['_STARTED']._serialized_start=1232
-  _globals['_STARTED']._serialized_end=1293
-  _globals['_DELTA']._serialized_start=1295
-  _globals['_DELTA']._serialized_end=1332
-  _globals['_FINISHED']._serialized_start=1334
-  _globals['_FINISHED']._serialized_end=1435
-  _globals['_ERROR']._serialized_start=1437
-  _globals['_ERROR']._serialized_end=1516
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1518
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1610
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1612
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=1695
-  _globals['_INFERENCE']._serialized_start=1911
-  _globals['_INFERENCE']._serialized_end=2153
+  _globals['_MESSAGE']._serialized_start=77
+  _globals['_MESSAGE']._serialized_end=239
+  _globals['_TOOLCALL']._serialized_start=241
+  _globals['_TOOLCALL']._serialized_end=296
+  _globals['_TOOL']._serialized_start=298
+  _globals['_TOOL']._serialized_end=355
+  _globals['_FUNCTION']._serialized_start=357
+  _globals['_FUNCTION']._serialized_end=438
+  _globals['_TOOLCHOICE']._serialized_start=441
+  _globals['_TOOLCHOICE']._serialized_end=571
+  _globals['_TOOLCHOICE_MODE']._serialized_start=521
+  _globals['_TOOLCHOICE_MODE']._serialized_end=561
+  _globals['_RESPONSEFORMAT']._serialized_start=574
+  _globals['_RESPONSEFORMAT']._serialized_end=706
+  _globals['_JSONSCHEMA']._serialized_start=708
+  _globals['_JSONSCHEMA']._serialized_end=771
+  _globals['_OPTIONS']._serialized_start=773
+  _globals['_OPTIONS']._serialized_end=799
+  _globals['_REASONING']._serialized_start=801
+  _globals['_REASONING']._serialized_end=875
+  _globals['_SAMPLING']._serialized_start=878
+  _globals['_SAMPLING']._serialized_end=1210
+  _globals['_GENERATEREQUEST']._serialized_start=1213
+  _globals['_GENERATEREQUEST']._serialized_end=1692
+  _globals['_USAGE']._serialized_start=1694
+  _globals['_USAGE']._serialized_end=1820
+  _globals['_TOKENLOGPROB']._serialized_start=1822
+  _globals['_TOKENLOGPROB']._serialized_end=1907
+  _globals['_ALTERNATIVE']._serialized_start=1909
+  _globals['_ALTERNATIVE']._serialized_end=1954
+  _globals['_GENERATERESPONSE']._serialized_start=1957
+  _globals['_GENERATERESPONSE']._serialized_end=2256
+  _globals['_CHOICE']._serialized_start=2259
+  _globals['_CHOICE']._serialized_end=2424
+  _globals['_STREAMEVENT']._serialized_start=2427
+  _globals['_STREAMEVENT']._serialized_end=2772
+  _globals['_STARTED']._serialized_start=2774
+  _globals['_STARTED']._serialized_end=2835
+  _globals['_DELTA']._serialized_start=2837
+  _globals['_DELTA']._serialized_end=2919
+  _globals['_REASONINGDELTA']._serialized_start=2921
+  _globals['_REASONINGDELTA']._serialized_end=2967
+  _globals['_TOOLCALLDELTA']._serialized_start=2969
+  _globals['_TOOLCALLDELTA']._serialized_end=3060
+  _globals['_FINISHED']._serialized_start=3063
+  _globals['_FINISHED']._serialized_end=3199
+  _globals['_ENDING']._serialized_start=3201
+  _globals['_ENDING']._serialized_end=3275
+  _globals['_ERROR']._serialized_start=3277
+  _globals['_ERROR']._serialized_end=3356
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=3359
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=3628
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3630
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3713
+  _globals['_INFERENCE']._serialized_start=4139
+  _globals['_INFERENCE']._serialized_end=4381
 # @@protoc_insertion_point(module_scope)

@@ -7,16 +7,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "revision", "context_length", "replicas")
+    __slots__ = ("name", "revision", "context_length", "replicas", "abilities")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    ABILITIES_FIELD_NUMBER: _ClassVar[int]
     name: str
     revision: str
     context_length: int
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
-    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., context_length: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
+    abilities: Abilities
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., context_length: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., abilities: _Optional[_Union[Abilities, _Mapping]] = ...) -> None: ...
+
+class Abilities(_message.Message):
+    __slots__ = ("tools", "reasoning", "effort")
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    tools: bool
+    reasoning: bool
+    effort: bool
+    def __init__(self, tools: _Optional[bool] = ..., reasoning: _Optional[bool] = ..., effort: _Optional[bool] = ...) -> None: ...
 
 class Replica(_message.Message):
     __slots__ = ("name", "engine", "connected", "draining", "running", "waiting", "capacity", "kv_use")

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models.smollm2 import MANIFEST, CheckpointError, staged, verify
+from cluster.models.staging import MANIFEST, CheckpointError, staged, verify
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    with staged(folder) as stage:
+    with staged(folder, "test") as stage:
         (stage / "weights").write_bytes(b"1234")
     return folder
 
 
 def test_a_folder_is_complete_or_absent(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), staged(tmp_path / "model") as stage:
+    with pytest.raises(ZeroDivisionError), staged(tmp_path / "model", "test") as stage:
         (stage / "weights").write_bytes(b"1234")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
@@ -24,9 +24,9 @@ def test_a_folder_is_complete_or_absent(tmp_path: Path) -> None:
 
 def test_the_first_of_two_makers_wins(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    with staged(folder) as late:
+    with staged(folder, "test") as late:
         (late / "weights").write_bytes(b"1234")
-        with staged(folder) as early:
+        with staged(folder, "test") as early:
             (early / "weights").write_bytes(b"5678")
     assert (folder / "weights").read_bytes() == b"5678"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -51,4 +51,4 @@ def test_a_missing_file_is_found(checkpoint: Path) -> None:
 
 
 def test_the_manifest_names_its_source(checkpoint: Path) -> None:
-    assert "source" in (checkpoint / MANIFEST).read_text()
+    assert '"source": "test"' in (checkpoint / MANIFEST).read_text()

@@ -1,0 +1,95 @@
+"""`headrace fetch`: a checkpoint onto this machine."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from cluster.models import fetch as staging
+from cluster.models.catalogue import UnknownModel, find
+from cluster.models.fetch import GB, FetchError, File, Listing
+from cluster.models.sources import source_of
+from cluster.models.staging import CheckpointError
+from deploy.local.home import Home
+from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Bar:
+    """Progress on stderr: a bar where somebody watches, a line for each file elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
+        )
+        self._task = self._progress.add_task("")
+
+    def begin(self, listing: Listing, missing: int) -> None:
+        total = sum(file.size for file in listing.files)
+        of = f"{missing / GB:.1f} of {total / GB:.1f} GB" if missing < total else f"{total / GB:.1f} GB"
+        self._console.print(f"Fetching {listing.origin}: {len(listing.files)} files, {of}", soft_wrap=True)
+        self._progress.start()
+        self._progress.update(self._task, total=total, completed=total - missing)
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def finished(self, file: File) -> None:
+        self._progress.update(self._task, description=file.name)
+        if not self._console.is_terminal:
+            self._console.print(f"  {file.name}  {file.size:,} bytes, digest as in the index", soft_wrap=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def run(model: str, to: Path | None, place: str | None, revision: str | None) -> None:
+    name, repository, pinned = _wanted(model)
+    folder_given = place is not None and not place.startswith(("http://", "https://"))
+    target = (to or Home.of(os.environ).cache / "models" / name).expanduser().absolute()
+    bar = Bar()
+    try:
+        source = source_of(repository, revision or (None if folder_given else pinned), place)
+        listing = staging.fetch(source, target, bar, time.sleep)
+    except CheckpointError as error:
+        raise CliError(
+            str(error), "Run the same command again; what arrived whole is kept.", code=FAILED
+        ) from error
+    except FetchError as error:
+        raise CliError(error.what, error.do, code=_code(error)) from error
+    except OSError as error:
+        raise CliError(f"{error.filename or target}: {error.strerror}", code=FAILED) from error
+    finally:
+        bar.close()
+    print(f"{target}  {listing.origin}")
+
+
+def _wanted(model: str) -> tuple[str, str, str | None]:
+    """Name, repository and pinned revision; a repository outside the catalogue has no pin."""
+    try:
+        row = find(model)
+    except UnknownModel as error:
+        if REPOSITORY.fullmatch(model):
+            return model.rpartition("/")[2].lower(), model, None
+        do = "A repository of the hub, as owner/name, will do too."
+        raise CliError(str(error), do, code=USAGE) from error
+    return row.name, row.repository, row.revision
+
+
+def _code(error: FetchError) -> int:
+    if isinstance(error, staging.Unreachable):
+        return UNREACHABLE
+    return REFUSED if isinstance(error, staging.Refused) else FAILED

@@ -1,0 +1,208 @@
+"""Sampling one answer: on which replica, and what to do when it is lost or the model breaks its own format."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from services.backend.directory import Directory
+from services.backend.link import Link
+from services.backend.port import Cause, Order
+from services.core.errors import (
+    EngineLost,
+    Full,
+    HeadraceError,
+    Internal,
+    InvalidRequest,
+    NoReplica,
+    Violation,
+)
+from services.core.events import Ending, FinishReason, Restarted
+from services.core.request import Ask, Conversation, Sampling
+from services.gateway.deps import ServedModel
+from services.gateway.generation import Ending as Heard
+from services.gateway.generation import Generation
+from services.gateway.turn import Count, Turn
+from services.routing.least_wait import choose
+from services.telemetry import metrics
+
+MAX_ROUTES = 3  # replicas tried for an answer
+LOOK = 0.25  # seconds between two looks for a replica while nothing changes
+MAX_SEED = 2**63 - 1
+
+UNTOUCHED = {Cause.FULL, Cause.DRAINING, Cause.LOST, Cause.ENGINE}
+GOOD = {Cause.STOP, Cause.LENGTH}
+
+Connection = tuple[str, int]  # a replica, and which of the connections to it
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Samples the answers of one turn."""
+
+    order: Order
+    said: Conversation
+    ask: Ask
+    model: ServedModel
+    directory: Directory
+    turn: Turn
+    recovery: float  # seconds that a begun answer waits for a replica to go on
+
+    async def sample(self, choice: int) -> Ending:
+        """One answer; a second try, held to the format, if the model broke it before anything was visible.
+
+        Raises Full, NoReplica, EngineLost, InvalidRequest, Internal.
+        """
+        order = replace(self.order, sampling=reseeded(self.order.sampling, choice))
+        heard, generation = await self._on_replicas(order, choice)
+        if heard.flaw and not self._seen(generation):
+            self._count(heard.flaw, "retried")
+            self._void(choice)
+            tag = order.structural_tag or self.model.family.legal(self.said)
+            sampling = reseeded(order.sampling, self.ask.n)
+            order = replace(order, sampling=sampling, structural_tag=tag)
+            heard, generation = await self._on_replicas(order, choice)
+        if heard.flaw:
+            self._count(heard.flaw, "ended")
+        return Ending(_reason(heard, generation), heard.stop_sequence)
+
+    def _seen(self, generation: Generation) -> bool:
+        """Whether the caller was told anything."""
+        return generation.visible or (generation.thought and self.ask.shows_reasoning)
+
+    def _count(self, flaw: str, action: str) -> None:
+        metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
+
+    async def _on_replicas(self, order: Order, choice: int) -> tuple[Heard, Generation]:
+        """An order that is refused or lost moves to another replica and goes on there after the ids it has."""
+        generation, tried = self._generation(order, choice), set[Connection]()
+        failure = self._no_link
+        while len(tried) < MAX_ROUTES and (link := await self._route(tried, generation)) is not None:
+            tried.add(_connection(link))
+            heard = await self._on(link, continued(order, generation.sampled), generation)
+            if heard.cause in GOOD:
+                return heard, generation
+            failure = self._failure(heard)
+            if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
+                break
+            generation = movable
+            self._moves(heard.cause, generation)
+        generation.give_up()
+        raise failure
+
+    def _generation(self, order: Order, choice: int) -> Generation:
+        family = self.model.family
+        parser = family.parser(self.said, order.prompt)
+        return Generation(self.turn, choice, parser, self.ask.stop, self.model.meter, family.token)
+
+    async def _on(self, link: Link, order: Order, generation: Generation) -> Heard:
+        meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
+        before, reasoned, known = count.completion, count.reasoning, set(mended)
+        generation.goes_on()
+        order_id = link.submit(order, generation)
+        try:
+            return await generation.ending
+        finally:
+            link.cancel(order_id)
+            meter.completion.inc(count.completion - before)
+            meter.reasoning.inc(count.reasoning - reasoned)
+            for flaw in set(mended) - known:
+                self._count(flaw, "mended")
+
+    def _movable(self, order: Order, generation: Generation) -> Generation | None:
+        """What goes on elsewhere. A grammar begins with the first id, so an answer that is held to one begins
+        anew if nobody has seen it, and else ends here: None."""
+        if not (generation.sampled and order.structural_tag):
+            return generation
+        if self._seen(generation):
+            return None
+        self._void(generation.choice)
+        return self._generation(order, generation.choice)
+
+    def _void(self, choice: int) -> None:
+        self.turn.append(Restarted(choice))
+        self.turn.counts[choice] = Count()
+
+    def _moves(self, cause: Cause, generation: Generation) -> None:
+        if generation.sampled:
+            self.turn.migrations += 1
+            metrics.MIGRATIONS.labels(self.model.name, cause).inc()
+        else:
+            metrics.REROUTES.labels(self.model.name, cause).inc()
+
+    async def _route(self, tried: set[Connection], generation: Generation) -> Link | None:
+        """The replica for an answer, of those not tried on this connection; None if none is ready with room. An
+        answer that has begun is worth waiting for one."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (self.recovery if generation.sampled else 0)
+        while True:
+            links = self.directory.links(self.model.name)
+            link = choose(link for link in links if _connection(link) not in tried)
+            if link is not None or loop.time() >= until:
+                return link
+            await self.directory.change(min(LOOK, until - loop.time()))
+
+    @property
+    def _no_link(self) -> HeadraceError:
+        name = self.model.name
+        if any(link.ready for link in self.directory.links(name)):
+            return Full(f"every replica of {name} is at its capacity")
+        return NoReplica(f"no replica of {name} is connected")
+
+    def _failure(self, heard: Heard) -> HeadraceError:
+        if heard.cause is Cause.FULL:
+            return Full("the replicas are at their capacity")
+        if heard.cause is Cause.DRAINING:
+            return NoReplica("the replicas are shutting down")
+        if heard.cause is Cause.REJECTED and self.order.structural_tag:
+            field = "tools" if self.ask.format is None else "response_format"
+            return InvalidRequest(Violation(field, f"the engine cannot follow it: {heard.detail}"))
+        if heard.cause is Cause.REJECTED:
+            return Internal("the engine refused the request")
+        return EngineLost("the replica was lost during the turn")
+
+
+def _connection(link: Link) -> Connection:
+    return link.lease.replica, link.connections
+
+
+def _reason(heard: Heard, generation: Generation) -> FinishReason:
+    if heard.flaw:
+        return FinishReason.MALFORMED
+    if heard.stop_sequence:
+        return FinishReason.STOP_SEQUENCE
+    if heard.cause is Cause.LENGTH:
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if generation.called else FinishReason.STOP
+
+
+def continued(order: Order, sampled: Sequence[int]) -> Order:
+    """What is left of the order after these ids."""
+    if not sampled:
+        return order
+    left = order.max_tokens - len(sampled)
+    return replace(
+        order,
+        prompt=[*order.prompt, *sampled],
+        max_tokens=left,
+        min_tokens=min(max(0, order.min_tokens - len(sampled)), left),
+    )
+
+
+def reseeded(sampling: Sampling, by: int) -> Sampling:
+    """The same way of drawing with another seed, if one is set."""
+    if sampling.seed is None or by == 0:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + by) & MAX_SEED)
+
+
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> tuple[T, ...]:
+    """The results in order. The first failure, or a cancel, ends the others and is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,132 @@
+"""A turn whose replica is lost goes on elsewhere, token by token as if nothing had happened."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from cluster.engine.sim import SimSettings, SimTiming
+from services.api.headrace.v1 import inference_pb2 as pb
+from services.telemetry.metrics import MIGRATIONS
+from tests.integration.test_generate import answer_of, text_of
+from tests.support.gateway import MODEL, Endpoint, SimReplica, ask, running_gateway, until
+from tests.support.scripted_engine import ScriptedEngine
+
+SLOW = SimSettings(timing=SimTiming(step_s=0.002, scale=1), context_length=2048, vocab_size=49152)
+TOKENS = 300
+
+
+def holder(endpoint: Endpoint) -> SimReplica:
+    """The replica that runs a turn."""
+    living = (replica for replica in endpoint.replicas if not replica.board.dead.is_set())
+    [busy] = [replica for replica in living if replica.engine.load().running]
+    return busy
+
+
+async def lost_after(
+    endpoint: Endpoint, request: pb.GenerateRequest, deltas: int, how: str
+) -> list[pb.StreamEvent]:
+    """The events of a turn whose replica is lost after so many deltas."""
+    events = []
+    async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+        events.append(event)
+        if sum(e.HasField("delta") for e in events) == deltas and event.HasField("delta"):
+            await lose(holder(endpoint), how)
+    return events
+
+
+async def lose(replica: SimReplica, how: str) -> None:
+    if how == "killed":
+        replica.engine.fail_after_steps = replica.engine.load().steps + 1  # the next one
+    elif how == "cut off":
+        await replica.server.stop(0)
+    else:
+        await replica.server.drain(0)
+
+
+@pytest.mark.parametrize("how", ["killed", "cut off", "drained"])
+@pytest.mark.parametrize("deltas", [1, 2, 50])
+async def test_the_answer_is_the_oracles_and_the_caller_sees_a_counter_only(how: str, deltas: int) -> None:
+    request = ask("go on", max_tokens=TOKENS)
+    async with running_gateway(replicas=2, sim=SLOW) as endpoint:
+        async with asyncio.timeout(30):
+            events = await lost_after(endpoint, request, deltas, how)
+        assert text_of(events) == answer_of(endpoint, request, TOKENS)
+        assert sum(e.delta.tokens for e in events) <= TOKENS
+        usage = events[-2].usage
+        assert (usage.completion_tokens, usage.migrations) == (TOKENS, 1)
+        assert events[-1].finished.reason == pb.FINISH_REASON_LENGTH
+        assert [e.seq for e in events] == sorted({e.seq for e in events})
+
+
+async def test_a_turn_moves_more_than_once() -> None:
+    request = ask("go on", max_tokens=TOKENS)
+    async with running_gateway(replicas=3, sim=SLOW) as endpoint, asyncio.timeout(30):
+        events, lost = [], 0
+        async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+            events.append(event)
+            if event.HasField("delta") and lost < 2 and sum(e.delta.tokens for e in events) > 60 * (lost + 1):
+                await lose(holder(endpoint), "killed")
+                lost += 1
+        assert text_of(events) == answer_of(endpoint, request, TOKENS)
+        assert events[-2].usage.migrations == 2
+
+
+async def test_a_turn_waits_for_a_replica_that_comes_back() -> None:
+    request = ask("go on", max_tokens=TOKENS)
+    async with running_gateway(sim=SLOW) as endpoint, asyncio.timeout(30):
+        [replica] = endpoint.replicas
+        events = []
+        async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+            events.append(event)
+            if event.HasField("delta") and sum(e.HasField("delta") for e in events) == 5:
+                await replica.server.stop(0)
+                await until(lambda: not endpoint.deps.directory.links()[0].ready)
+                await replica.server.start("127.0.0.1", int(replica.lease.address.rpartition(":")[2]))
+        assert text_of(events) == answer_of(endpoint, request, TOKENS)
+
+
+async def test_many_turns_lose_a_replica_at_once_and_none_of_them_a_token() -> None:
+    before = MIGRATIONS.labels(MODEL, "engine")._value.get()
+    async with running_gateway(replicas=2, sim=SLOW) as endpoint, asyncio.timeout(60):
+        requests = [ask(f"turn {i}", max_tokens=TOKENS) for i in range(40)]
+        streams = [asyncio.create_task(endpoint.stream(request)) for request in requests]
+        await until(lambda: all(r.engine.load().running == 20 for r in endpoint.replicas))
+        await lose(endpoint.replicas[0], "killed")
+        answers = await asyncio.gather(*streams)
+        for request, events in zip(requests, answers, strict=True):
+            assert text_of(events) == answer_of(endpoint, request, TOKENS)
+    moved = MIGRATIONS.labels(MODEL, "engine")._value.get() - before
+    assert 0 < moved <= 20 and moved == sum(events[-2].usage.migrations for events in answers)
+
+
+async def test_a_silent_replica_is_left_within_seconds() -> None:
+    """Its process hangs: the connection stands and nothing is said on it."""
+    request = ask("go on", max_tokens=TOKENS)
+    async with running_gateway(replicas=2, sim=SLOW) as endpoint, asyncio.timeout(30):
+        watch = endpoint.deps.tasks.start(endpoint.deps.directory.watch(), "directory")
+        events = []
+        async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+            events.append(event)
+            if event.HasField("delta") and sum(e.HasField("delta") for e in events) == 5:
+                hung = holder(endpoint)
+                hung.engine.hang = True
+                [link] = [k for k in endpoint.deps.directory.links() if k.lease.replica == hung.lease.replica]
+                link._heard = float("-inf")
+                link._loaded = lambda load: None  # type: ignore[method-assign]
+        assert text_of(events) == answer_of(endpoint, request, TOKENS)
+        watch.cancel()
+        hung.engine.resume()
+
+
+async def test_an_answer_held_to_a_format_begins_anew_if_nobody_saw_it_and_else_says_that_it_was_lost() -> (
+    None
+):
+    seen = ScriptedEngine(["<|channel|>final <|constrain|>json<|message|>" + '{"a": 1, ' * 50])
+    async with running_gateway(model="gpt-oss-tiny", engine=seen, recovery=0) as endpoint:
+        wish = ask(response_format=pb.ResponseFormat(json_schema=pb.JsonSchema(schema='{"type":"object"}')))
+        with pytest.raises(grpc.aio.AioRpcError) as lost:
+            async for event in endpoint.inference.StreamGenerate(wish, metadata=endpoint.auth):
+                if event.HasField("delta"):
+                    await endpoint.replicas[0].server.stop(0)
+        assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
