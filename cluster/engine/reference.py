@@ -27,7 +27,7 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
-from cluster.engine.vllm import check_structure, describe, first_line, refusal, sampling
+from cluster.engine.vllm import describe, first_line, refusal, sampling, with_structure
 
 
 class ReferenceEngine:
@@ -70,7 +70,7 @@ class ReferenceEngine:
     async def _generate(self, request: EngineRequest) -> None:
         if request.structural_tag:
             try:
-                check_structure(request, self._llm)
+                request = with_structure(request, self._llm)
             except RequestRejected as rejection:
                 self._end(request.id, Cause.REJECTED, str(rejection))
                 return

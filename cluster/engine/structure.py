@@ -33,8 +33,24 @@ SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
 
 
-def check_structural_tag(text: str, stop_ids: Collection[int]) -> list[Any]:
-    """The JSON schemas of a tag that an engine may compile.
+class Structure(NamedTuple):
+    """A tag that an engine may compile, and in it the JSON schemas and those of strings with a length."""
+
+    tag: dict[str, Any]
+    schemas: list[Any]
+    bounded: list[dict[str, Any]]
+
+    def text(self) -> str:
+        """The tag as it is compiled: for a bounded length xgrammar takes raw control characters, which no JSON
+        reader takes, so the length becomes a pattern. That compiles in less than half the time as well."""
+        for schema in self.bounded:
+            low, high = schema.pop("minLength", 0), schema.pop("maxLength", "")
+            schema["pattern"] = f'^[^"\\\\\\x00-\\x1f]{{{low},{high}}}$'
+        return json.dumps(self.tag)
+
+
+def check_structural_tag(text: str, stop_ids: Collection[int]) -> Structure:
+    """What a tag asks for, if an engine may compile it.
 
     Raises RequestRejected, with what does not hold.
     """
@@ -47,7 +63,7 @@ def check_structural_tag(text: str, stop_ids: Collection[int]) -> list[Any]:
         raise invalid("it is not of the form {type: structural_tag, format: ...}")
     walk = Walk(stop_ids)
     walk.format(tag["format"])
-    return walk.schemas
+    return Structure(tag, walk.schemas, walk.bounded)
 
 
 def invalid(reason: str) -> RequestRejected:
@@ -93,6 +109,7 @@ class Walk:
         self._optional = 0
         self._weight = 0
         self.schemas: list[Any] = []
+        self.bounded: list[dict[str, Any]] = []
 
     def format(self, format: Any) -> None:
         match format:
@@ -143,6 +160,8 @@ class Walk:
         for pattern in named(schema.get("patternProperties")):
             self._pattern(pattern)
         lengths = [value for key in ("minLength", "maxLength") if isinstance(value := schema.get(key), int)]
+        if lengths:
+            self.bounded.append(schema)
         self._lengths += min(LONG, max(lengths, default=0))
         if self._lengths > MAX_LENGTHS:
             raise invalid(

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class VllmEngine:
 
     def _prepare(self, request: EngineRequest) -> EngineCoreRequest:
         if request.structural_tag:
-            check_structure(request, self._llm)
+            request = with_structure(request, self._llm)
         try:
             return self._llm.input_processor.process_inputs(
                 str(request.id),
@@ -286,15 +287,16 @@ async def start(
     return VllmEngine(llm, group)
 
 
-def check_structure(request: EngineRequest, llm: AsyncLLM) -> None:
-    """Everything about a structural tag that does not need a compiler. Raises RequestRejected."""
+def with_structure(request: EngineRequest, llm: AsyncLLM) -> EngineRequest:
+    """The request with its structural tag as it is compiled. Raises RequestRejected."""
     if llm.model_config.skip_tokenizer_init:
         raise RequestRejected("structural_tag cannot be followed: the checkpoint has no tokenizer.json")
     if not request.stop_ids:
         raise RequestRejected("structural_tag needs stop_ids: the output ends with one of them")
-    for schema in check_structural_tag(request.structural_tag, request.stop_ids):
-        if has_xgrammar_unsupported_json_features(schema):
-            raise RequestRejected("structural_tag is invalid: " + COMBINATION)
+    structure = check_structural_tag(request.structural_tag, request.stop_ids)
+    if any(map(has_xgrammar_unsupported_json_features, structure.schemas)):
+        raise RequestRejected("structural_tag is invalid: " + COMBINATION)
+    return replace(request, structural_tag=structure.text())
 
 
 def refusal(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Which structural tags an engine may see. What the limits are measured on is in tests/engine."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -40,11 +41,27 @@ ORDINARY = {
 def test_ordinary_tags_pass_and_tell_their_schemas() -> None:
     free = {"type": "any_tokens", "exclude_tokens": [200_002]}
     elements = [{"type": "optional", "content": free}, {"type": "token", "token": 200_008}, schema(ORDINARY)]
-    assert check_structural_tag(tag({"type": "sequence", "elements": elements}), (200_002,)) == [ORDINARY]
-    assert check_structural_tag(tag(schema(True)), (1,)) == [True]
+    ordinary = tag({"type": "sequence", "elements": elements})
+    assert check_structural_tag(ordinary, (200_002,)).schemas == [ORDINARY]
+    assert check_structural_tag(tag(schema(True)), (1,)).schemas == [True]
     choice = {"type": "or", "elements": [{"type": "const_string", "value": word} for word in ("yes", "no")]}
-    assert check_structural_tag(tag(choice), (1,)) == []
-    assert check_structural_tag(tag({"type": "regex", "pattern": "[a-z]{1,64}"}), (1,)) == []
+    for plain in (tag(choice), tag({"type": "regex", "pattern": "[a-z]{1,64}"})):
+        structure = check_structural_tag(plain, (1,))
+        assert (structure.schemas, structure.text()) == ([], plain)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "counted"),
+    [({"maxLength": 9}, "{0,9}"), ({"minLength": 2}, "{2,}"), ({"minLength": 2, "maxLength": 9}, "{2,9}")],
+)
+def test_a_bounded_string_is_compiled_as_a_pattern_of_what_json_takes(bounds: Any, counted: str) -> None:
+    given = schema({"type": "object", "properties": {"a": {"type": "string"} | bounds}})
+    compiled = json.loads(check_structural_tag(tag(given), (1,)).text())
+    string = compiled["format"]["json_schema"]["properties"]["a"]
+    assert string == {"type": "string", "pattern": string["pattern"]}
+    assert string["pattern"].endswith(counted + "$")
+    for text, fits in (("ab", True), ("ü 5", True), ('a"', False), ("a\\", False), ("a\tb", False)):
+        assert bool(re.fullmatch(string["pattern"], text)) is fits
 
 
 @pytest.mark.parametrize(
