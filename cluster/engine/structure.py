@@ -22,7 +22,10 @@ MAX_LENGTHS = 512  # sum of the lengths that strings are bounded by, of which no
 LONG = 256
 MAX_OPTIONAL = 64  # properties that are not required
 
-FORMATS = ("sequence", "or", "optional", "const_string", "token", "any_tokens", "json_schema", "regex")
+FORMATS = (
+    *("sequence", "or", "optional", "star", "const_string", "token", "any_tokens", "exclude_token"),
+    *("json_schema", "regex"),
+)
 
 IGNORED = {
     *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "multipleOf"),
@@ -116,13 +119,13 @@ class Walk:
             case {"type": "sequence" | "or", "elements": [_, *_] as elements}:
                 for element in elements:
                     self.format(element)
-            case {"type": "optional", "content": content}:
+            case {"type": "optional" | "star", "content": content}:
                 self.format(content)
             case {"type": "const_string", "value": str()}:
                 pass
             case {"type": "token", "token": int(token)}:
                 self._token(token)
-            case {"type": "any_tokens"}:
+            case {"type": "any_tokens" | "exclude_token"}:
                 pass
             case {"type": "regex", "pattern": str(pattern)}:
                 self._pattern(pattern)
