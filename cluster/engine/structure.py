@@ -25,7 +25,10 @@ MAX_LENGTH = 256  # characters of a string that has a length
 MAX_LENGTHS = 512  # of all of them
 MAX_OPTIONAL = 64  # properties that are not required; all those of an open object count, and twice
 
-FORMATS = ("sequence", "or", "optional", "const_string", "token", "any_tokens", "json_schema", "regex")
+FORMATS = (
+    *("sequence", "or", "optional", "star", "const_string", "token", "any_tokens", "exclude_token"),
+    *("json_schema", "regex"),
+)
 
 IGNORED = {
     *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "multipleOf"),
@@ -119,13 +122,13 @@ class Walk:
             case {"type": "sequence" | "or", "elements": [_, *_] as elements}:
                 for element in elements:
                     self.format(element)
-            case {"type": "optional", "content": content}:
+            case {"type": "optional" | "star", "content": content}:
                 self.format(content)
             case {"type": "const_string", "value": str()}:
                 pass
             case {"type": "token", "token": int(token)}:
                 self._token(token)
-            case {"type": "any_tokens"}:
+            case {"type": "any_tokens" | "exclude_token"}:
                 pass
             case {"type": "regex", "pattern": str(pattern)}:
                 self._pattern(pattern)

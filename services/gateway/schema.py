@@ -10,9 +10,10 @@ from jsonschema.exceptions import SchemaError
 
 from services.core.request import Schema
 
-MAX_BYTES = 64 << 10
-MAX_DEPTH = 32  # of nested JSON values
-MAX_VALUES = 4096  # of all JSON values in it
+# What a replica's grammar compiler is given at most, less what the gateway puts around a schema.
+MAX_BYTES = 32 << 10
+MAX_DEPTH = 24  # of nested JSON values
+MAX_VALUES = 4096  # of JSON values and keys
 MAX_BOUND = 1024  # of a repetition: the grammar unrolls it
 
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
@@ -25,8 +26,13 @@ UNENFORCED = (
     "maxContains",
     "not",
     "if",
+    "then",
+    "else",
+    "dependencies",
     "dependentRequired",
     "dependentSchemas",
+    "unevaluatedItems",
+    "$dynamicRef",
 )
 # Keywords under which names are the caller's, not the schema language's.
 NAMES = ("properties", "patternProperties", "$defs", "definitions")
@@ -73,7 +79,7 @@ def check_bounds(schema: Any) -> None:
     for _ in range(MAX_DEPTH):
         values += len(level)
         if values > MAX_VALUES:
-            raise BadSchema(f"more than {MAX_VALUES} JSON values")
+            raise BadSchema(f"more than {MAX_VALUES} JSON values and keys")
         level = [child for value in level for child in _children(value)]
         if not level:
             return
@@ -121,6 +127,7 @@ def schemas(node: Any) -> Iterator[dict[str, Any]]:
 
 def _children(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
+        yield from value
         yield from value.values()
     elif isinstance(value, list):
         yield from value

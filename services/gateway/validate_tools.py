@@ -12,8 +12,8 @@ from services.gateway.schema import BadSchema, read_schema
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 << 10  # of all schemas and descriptions
 MAX_DESCRIPTION_BYTES = 4096
-MAX_REGEX_BYTES = 4096
-MAX_OPTIONS, MAX_OPTION_BYTES = 256, 256
+MAX_REGEX_BYTES = 512
+MAX_OPTIONS, MAX_OPTION_BYTES, MAX_OPTIONS_BYTES = 256, 256, 16 << 10
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -115,6 +115,8 @@ def _options(options: Sequence[str]) -> Iterator[Violation]:
     for i, option in enumerate(options):
         if not 1 <= len(option.encode()) <= MAX_OPTION_BYTES:
             yield Violation(f"{field}[{i}]", f"1 to {MAX_OPTION_BYTES} bytes; it has {len(option.encode())}")
+    if (size := sum(len(option.encode()) for option in options)) > MAX_OPTIONS_BYTES:
+        yield Violation(field, f"at most {MAX_OPTIONS_BYTES} bytes together; they have {size}")
     if len(set(options)) < len(options):
         yield Violation(field, "must be different from one another")
 

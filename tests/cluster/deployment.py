@@ -81,12 +81,16 @@ class Deployments:
         records = [json.loads(text) for text in texts if text]
         return [Replica(one["replica"], one["address"]) for one in records if one["model"] == model]
 
-    def engine_processes(self, words: str = "") -> list[psutil.Process]:
-        """What runs a model: the actors, the engine core, the shards."""
-        every = ("VLLM::", "ServeReplica:", "ShardHost", "serving/guard.py")
-        return [
-            one for word in every for node in self.ray.nodes for one in node.titled(word) if words in word
-        ]
+    def engine_processes(self) -> list[psutil.Process]:
+        """What runs the model: the actors, the engine core, the shards, the guards."""
+        words = ("VLLM::", "ServeReplica:", "ShardHost", "serving/guard.py")
+        return [one for word in words for node in self.ray.nodes for one in node.titled(word)]
+
+    def one(self, words: str, *, beside: str) -> psutil.Process:
+        """The one process of such a title on the node that has the other: nodes are Ray's choice."""
+        [node] = [node for node in self.ray.nodes if node.titled(beside)]
+        [process] = node.titled(words)
+        return process
 
     def _path(self, model: str) -> Path:
         return self.ray.scratch / f"{model}.json"

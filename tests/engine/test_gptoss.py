@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,43 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from cluster.engine.port import FLOOR, Cause, EngineRequest, RequestRejected
 from cluster.engine.reference import ReferenceEngine
 from cluster.engine.vllm import VllmEngine, open_llm
+from services.client import (
+    Answer,
+    Client,
+    HeadraceError,
+    JsonSchema,
+    Message,
+    Options,
+    Regex,
+    Sampling,
+    Tool,
+)
 from tests.engine.test_vllm_port import Outcome, greedy, reference, run
 from tests.support.engine_gptoss import gptoss_settings, write_scripts
+from tests.support.gateway import running_gateway
+from tests.support.harmony_streams import ANSWER, BROKEN, MENDED, THINK
+from tests.support.harmony_streams import CALL as CALL_WEATHER
+from tests.support.harmony_streams import FINAL as FINAL_MESSAGE
+from tests.support.structural_tags import (
+    CALL,
+    CALLS,
+    CHANNEL,
+    CONSTRAIN,
+    END,
+    FINAL,
+    MESSAGE,
+    RETURN,
+    START,
+    WEATHER,
+    const,
+    schema,
+    sequence,
+    tag,
+    token,
+)
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
-RETURN, CONSTRAIN, CHANNEL, START, END, MESSAGE, CALL = 200002, 200003, 200005, 200006, 200007, 200008, 200012
-SPECIALS = list(range(199_998, 200_019))
-WEATHER = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string", "maxLength": 12},
-        "days": {"type": "integer", "minimum": 1, "maximum": 5},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
 ENCODING = openai_harmony.load_harmony_encoding("HarmonyGptOss")
 PROMPT = ENCODING.encode("<|start|>user<|message|>hi<|end|><|start|>assistant", allowed_special="all")
 
@@ -45,48 +68,6 @@ async def llm(scratch: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "scripts.json"
-
-
-def token(id: int) -> dict[str, Any]:
-    return {"type": "token", "token": id}
-
-
-def const(text: str) -> dict[str, Any]:
-    return {"type": "const_string", "value": text}
-
-
-def sequence(*elements: Any) -> dict[str, Any]:
-    return {"type": "sequence", "elements": elements}
-
-
-def schema(value: Any) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": value, "max_whitespace_cnt": 1}
-
-
-def tag(format: Any) -> str:
-    return json.dumps({"type": "structural_tag", "format": format})
-
-
-FREE = {"type": "any_tokens", "exclude_tokens": SPECIALS, "max_tokens": 40}
-ANALYSIS = sequence(
-    token(CHANNEL), const("analysis"), token(MESSAGE), FREE, token(END), token(START), const("assistant")
-)
-THOUGHT = {"type": "optional", "content": ANALYSIS}
-FINAL = sequence(
-    THOUGHT, token(CHANNEL), const("final "), token(CONSTRAIN), const("json"), token(MESSAGE), schema(WEATHER)
-)
-
-
-def call(name: str, arguments: Any) -> dict[str, Any]:
-    header = const(f"commentary to=functions.{name} ")
-    return sequence(header, token(CONSTRAIN), const("json"), token(MESSAGE), schema(arguments))
-
-
-CALLS = sequence(
-    THOUGHT,
-    token(CHANNEL),
-    {"type": "or", "elements": [call("weather", WEATHER), call("now", {"enum": [{}]})]},
-)
 
 
 def structured(id: int, format: Any, **fields: Any) -> EngineRequest:
@@ -300,3 +281,97 @@ async def test_a_turn_that_is_cancelled_while_its_tag_is_checked_never_starts(ll
     await submitting
     assert engine.load().waiting == 0
     assert (await run(engine, greedy(2, PROMPT, max_tokens=5))).tokens.keys() == {2}
+
+
+@asynccontextmanager
+async def endpoint(llm: AsyncLLM, **scopes: Any) -> AsyncIterator[Client]:
+    """Gateway and client before the real engine and its link."""
+    gateway = running_gateway(model="gpt-oss-tiny", engine=VllmEngine(llm), capacity=32, **scopes)
+    async with gateway as there, Client(there.address, there.key) as client:
+        yield client
+
+
+def script(tmp_path_factory: pytest.TempPathFactory, name: str, *attempts: str) -> str:
+    """A question that the engine answers with these attempts."""
+    said = [ENCODING.encode(attempt, allowed_special="all") for attempt in attempts]
+    write_scripts(scripts(tmp_path_factory), **{name: said})
+    return f"#script:{name}#"
+
+
+@pytest.mark.parametrize("flaw", BROKEN)
+async def test_a_broken_answer_is_sampled_again_for_the_client(
+    llm: AsyncLLM, tmp_path_factory: pytest.TempPathFactory, flaw: str
+) -> None:
+    good = FINAL_MESSAGE + "Paris is it.<|return|>"
+    once = script(tmp_path_factory, f"once-{flaw}", BROKEN[flaw], good)
+    twice = script(tmp_path_factory, f"twice-{flaw}", BROKEN[flaw])
+    async with endpoint(llm) as client:
+        answer = await client.generate(once, max_tokens=200)
+        assert (answer.message.text, answer.reason) == ("Paris is it.", "stop")
+        # The second time the script breaks the grammar as well, so the engine ends the turn.
+        try:
+            answer = await client.generate(twice, max_tokens=200)
+        except HeadraceError as error:
+            assert error.outcome == "ENGINE_LOST"
+        else:
+            assert (answer.message.text, answer.reason) == ("", "malformed")
+
+
+@pytest.mark.parametrize("flaw", MENDED)
+async def test_an_answer_that_can_be_read_is_read(
+    llm: AsyncLLM, tmp_path_factory: pytest.TempPathFactory, flaw: str
+) -> None:
+    question = script(tmp_path_factory, f"mended-{flaw}", MENDED[flaw])
+    async with endpoint(llm) as client:
+        answer = await client.generate(question, max_tokens=200)
+    assert (answer.message.text, answer.reason) == ("Paris is it.", "stop")
+
+
+async def test_a_scripted_tool_loop_goes_through_everything(
+    llm: AsyncLLM, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    weather = Tool("weather", "", {"type": "object", "properties": {"city": {"type": "string"}}})
+    question = script(tmp_path_factory, "loop", THINK + CALL_WEATHER, ANSWER)
+    async with endpoint(llm) as client:
+        asked = await client.generate(question, tools=[weather], max_tokens=200)
+        [call] = asked.message.calls
+        assert (call.name, json.loads(call.arguments), asked.reason) == (
+            "weather",
+            {"city": "Rome"},
+            "tool_calls",
+        )
+        said = [Message("user", question), asked.message, call.result("sunny")]
+        answer = await client.generate(said, tools=[weather], max_tokens=200)
+    assert (answer.message.text, answer.reason, answer.usage.reasoning_tokens) == ("Paris is it.", "stop", 5)
+
+
+async def insisted(client: Client, question: str, **wish: Any) -> Answer:
+    """The first answer that is whole: random weights that begin to reason do not stop."""
+    for seed in range(1, 30):
+        answer = await client.generate(question, max_tokens=150, sampling=Sampling(seed=seed), **wish)
+        if answer.reason != "length":
+            return answer
+    raise AssertionError("none of 29 answers was whole")
+
+
+async def test_random_weights_answer_a_client_in_the_form_it_demands(llm: AsyncLLM) -> None:
+    tools = [Tool("loud", "", WEATHER, strict=True), Tool("quiet")]
+    async with endpoint(llm) as client:
+        answer = await insisted(client, "Where?", format=JsonSchema(WEATHER))
+        validate(json.loads(answer.message.text), WEATHER)
+        answer = await insisted(client, "Which?", format=Options(("yes", "no")))
+        assert answer.message.text in ("yes", "no")
+        answer = await insisted(client, "Code?", format=Regex("[A-Z]{2}-[0-9]{3}"))
+        assert re.fullmatch("[A-Z]{2}-[0-9]{3}", answer.message.text)
+        answer = await insisted(client, "Call!", tools=tools, tool_choice="loud")
+        [call] = answer.message.calls
+        validate(json.loads(call.arguments), WEATHER)
+        answer = await insisted(client, "Call!", tools=tools, tool_choice="required")
+        assert answer.message.calls and answer.reason == "tool_calls"
+
+
+async def test_a_format_that_would_stall_the_engine_is_refused_by_field(llm: AsyncLLM) -> None:
+    async with endpoint(llm) as client:
+        with pytest.raises(HeadraceError, match="response_format") as refused:
+            await client.generate("Where?", format=Regex("((a{1,9}){1,9}){1,9}"))
+    assert refused.value.code.name == "INVALID_ARGUMENT"

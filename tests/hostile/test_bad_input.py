@@ -57,7 +57,7 @@ WITH_TOOL = pb.Tool(function=pb.Function(name="f"))
 DEMANDS: dict[str, tuple[pb.GenerateRequest, str]] = {
     "too many tools": (ask(tools=[WITH_TOOL] * 129), "tools"),
     "tools too large": (
-        ask(tools=[pb.Tool(function=pb.Function(name=f"f{i}", parameters=" " * 60_000)) for i in range(5)]),
+        ask(tools=[pb.Tool(function=pb.Function(name=f"f{i}", parameters=" " * 30_000)) for i in range(9)]),
         "tools",
     ),
     "tool of no kind": (ask(tools=[pb.Tool()]), "tools[0].function"),

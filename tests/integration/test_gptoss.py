@@ -25,13 +25,10 @@ from services.core.request import Scope
 from services.telemetry.metrics import MALFORMED
 from services.text.harmony.vocabulary import STOP_IDS, encoding
 from tests.support.gateway import running_gateway
+from tests.support.harmony_streams import ANSWER, BROKEN, CALL, FINAL, THINK
 from tests.support.scripted_engine import ScriptedEngine, ids_of
 
 GPT_OSS = "gpt-oss-tiny"
-THINK = "<|channel|>analysis<|message|>The user wants it.<|end|><|start|>assistant"
-FINAL = "<|channel|>final<|message|>"
-ANSWER = THINK + FINAL + "Paris is it.<|return|>"
-CALL = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>'
 WEATHER = Tool(
     "weather",
     "Weather of a city.",
@@ -216,18 +213,6 @@ async def test_stop_strings_are_sought_in_the_content_alone() -> None:
     async with gptoss(ANSWER) as (client, _):
         answer = await client.generate("Where?", stop=["user", " it"])
     assert (answer.message.text, answer.reason, answer.stop_sequence) == ("Paris is", "stop_sequence", " it")
-
-
-BROKEN = {
-    "no_message": "I think that<|return|>",
-    "no_channel": "<|message|>secret<|return|>",
-    "unknown_channel": "<|channel|>finale<|message|>secret<|return|>",
-    "foreign_role": "<|start|>user<|message|>secret<|return|>",
-    "unknown_tool": "<|channel|>commentary to=functions.nuke<|message|>{}<|call|>",
-    "no_answer": "<|channel|>analysis<|message|>secret<|return|>",
-    "empty": "<|return|>",
-    "endless_header": "<|channel|>final" + " word" * 80,
-}
 
 
 @pytest.mark.parametrize("flaw", BROKEN)

@@ -15,7 +15,7 @@ SCRIPTED = "tests.support.scripted:Scripted"
 
 def tiny_gptoss_checkpoint() -> Path:
     """About 20 s the first time, then nothing."""
-    return tiny_gptoss.build(cache_folder() / "tiny-gptoss")
+    return tiny_gptoss.build(cache_folder() / "gpt-oss-tiny")
 
 
 def gptoss_settings(scripts: Path | None = None, **shape: Any) -> VllmSettings:

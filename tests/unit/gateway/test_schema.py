@@ -55,7 +55,7 @@ def test_bounds_hold_at_their_edges() -> None:
     read_schema(deep(MAX_DEPTH))
     with pytest.raises(BadSchema, match="deep"):
         read_schema(deep(MAX_DEPTH + 1))
-    wide = [*range(MAX_VALUES - 2)]
+    wide = [*range(MAX_VALUES - 3)]  # beside the object, its key and the list
     read_schema(json.dumps({"enum": wide}))
     with pytest.raises(BadSchema, match="values"):
         read_schema(json.dumps({"enum": [*wide, -1]}))
