@@ -8,6 +8,7 @@ A keyword that xgrammar would ignore is refused too: the output would not follow
 import json
 import re
 from collections.abc import Collection, Iterator
+from functools import reduce
 from typing import Any, NamedTuple
 
 from cluster.engine.port import RequestRejected
@@ -16,11 +17,13 @@ MAX_DEPTH = 32  # objects and arrays within each other, the tag's own included
 MAX_VALUES = 5000  # numbers, strings, objects, arrays and keys
 MAX_TEXT = 32 * 1024  # letters of all texts and keys together
 MAX_PATTERN = 512  # letters of a regular expression
-MAX_WEIGHT = 1024  # letters that patterns spell at most, counted repetitions written out
-MAX_CHOICES = 8  # optional or counted parts of a pattern, whose ways to match multiply
-MAX_LENGTHS = 512  # sum of the lengths that strings are bounded by, of which none costs more than the next
-LONG = 256
-MAX_OPTIONAL = 64  # properties that are not required
+MAX_WEIGHT = 256  # letters that patterns spell, counted repetitions written out
+MAX_STARS = 8  # of * and + in a pattern
+MAX_OPTIONS = 4  # of ? in a pattern
+MAX_RANGES = 2  # of {m,n} in a pattern
+MAX_LENGTH = 256  # characters of a string that has a length
+MAX_LENGTHS = 512  # of all of them
+MAX_OPTIONAL = 64  # properties that are not required; all those of an open object count, and twice
 
 FORMATS = (
     *("sequence", "or", "optional", "star", "const_string", "token", "any_tokens", "exclude_token"),
@@ -165,28 +168,38 @@ class Walk:
         lengths = [value for key in ("minLength", "maxLength") if isinstance(value := schema.get(key), int)]
         if lengths:
             self.bounded.append(schema)
-        self._lengths += min(LONG, max(lengths, default=0))
+        longest = max(lengths, default=0)
+        if longest > MAX_LENGTH:
+            raise invalid(f"a string's length is above {MAX_LENGTH}")
+        self._lengths += longest
         if self._lengths > MAX_LENGTHS:
-            raise invalid(
-                f"the lengths of its strings, counting {LONG} at most, add up to more than {MAX_LENGTHS}"
-            )
+            raise invalid(f"the lengths of its strings add up to more than {MAX_LENGTHS}")
 
     def _object(self, schema: dict[str, Any]) -> None:
-        required = schema.get("required")
-        self._optional += len(named(schema.get("properties"))) - (
-            len(required) if isinstance(required, list) else 0
-        )
+        names, required = named(schema.get("properties")), schema.get("required")
+        if schema.get("additionalProperties", False) is False and "patternProperties" not in schema:
+            self._optional += len(set(names) - set(required if isinstance(required, list) else ()))
+        else:
+            self._optional += 2 * len(names)
         if self._optional > MAX_OPTIONAL:
-            raise invalid(f"more than {MAX_OPTIONAL} properties are optional; list them under required")
+            raise invalid(
+                f"more than {MAX_OPTIONAL} properties are optional; those of an object with additionalProperties "
+                "count twice, required ones too"
+            )
 
     def _pattern(self, pattern: str) -> None:
         if len(pattern) > MAX_PATTERN:
             raise invalid(f"a pattern is longer than {MAX_PATTERN} characters")
         written = weigh(pattern)
-        if written.choices > MAX_CHOICES:
-            raise invalid(f"a pattern has more than {MAX_CHOICES} optional or counted parts")
         if written.nested:
-            raise invalid("a pattern repeats by count what has optional or counted parts")
+            raise invalid("a pattern repeats a group that holds a repetition")
+        for many, limit, name in (
+            (written.stars, MAX_STARS, "* and +"),
+            (written.options, MAX_OPTIONS, "?"),
+            (written.ranges, MAX_RANGES, "{m,n}"),
+        ):
+            if many > limit:
+                raise invalid(f"a pattern has more than {limit} of {name}")
         self._weight += written.letters
         if self._weight > MAX_WEIGHT:
             raise invalid(f"patterns with their repetitions written out are longer than {MAX_WEIGHT}")
@@ -197,20 +210,30 @@ ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<low>\d+)(?P<comma>,)?(?
 
 
 class Written(NamedTuple):
-    """A pattern or a part of it, with counted repetitions written out."""
+    """A pattern or a part of it: letters with counted repetitions written out, and what it repeats how."""
 
     letters: int = 0
-    choices: int = 0
+    stars: int = 0
+    options: int = 0
+    ranges: int = 0
+    counts: int = 0  # {n}: one way to match
     nested: bool = False
 
-    def __add__(self, other: object) -> "Written":
-        assert isinstance(other, Written)
+    def joined(self, other: "Written") -> "Written":
         return Written(
-            self.letters + other.letters, self.choices + other.choices, self.nested or other.nested
+            self.letters + other.letters,
+            self.stars + other.stars,
+            self.options + other.options,
+            self.ranges + other.ranges,
+            self.counts + other.counts,
+            self.nested or other.nested,
         )
 
-    def repeated(self, times: int) -> "Written":
-        return Written(self.letters * times, self.choices + 1, self.nested or self.choices > 0)
+    def repeated(self, **more: int) -> "Written":
+        inner = self.stars + self.ranges + self.counts
+        nested = self.nested or inner > 0 or (self.options > 0 and "stars" not in more)
+        grown = {name: getattr(self, name) + many for name, many in more.items()}
+        return self._replace(**grown, nested=nested)
 
 
 def weigh(pattern: str) -> Written:
@@ -219,21 +242,29 @@ def weigh(pattern: str) -> Written:
     for atom in ATOM.finditer(pattern):
         match atom.group():
             case "(":
-                groups[-1] += last
+                groups[-1] = groups[-1].joined(last)
                 groups.append(Written())
                 last = Written()
             case ")" if len(groups) > 1:
-                last = groups.pop() + last
-            case "*" | "+" | "|":
-                pass
+                last = groups.pop().joined(last)
+            case "*" | "+":
+                last = last.repeated(stars=1)
             case "?":
-                last = Written(last.letters, last.choices + 1, last.nested)
+                last = last._replace(options=last.options + 1)
+            case "|":
+                pass
             case _ if atom["low"]:
-                last = last.repeated(max(1, int(atom["high"] or atom["low"]) + (atom["comma"] is not None)))
+                last = counted(last, int(atom["low"]), atom["comma"], atom["high"])
             case _:
-                groups[-1] += last
+                groups[-1] = groups[-1].joined(last)
                 last = Written(letters=1)
-    return sum((*groups, last), Written())
+    return reduce(Written.joined, (*groups, last))
+
+
+def counted(part: Written, low: int, comma: str | None, high: str) -> Written:
+    times = max(1, int(high or low))
+    written = part._replace(letters=part.letters * times)
+    return written.repeated(ranges=1) if comma and str(low) != high else written.repeated(counts=1)
 
 
 def listed(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.engine.port import RequestRejected
-from cluster.engine.structure import check_structural_tag, weigh
+from cluster.engine.structure import Written, check_structural_tag, weigh
 
 
 def tag(format: Any) -> str:
@@ -28,7 +28,7 @@ def nested(depth: int) -> Any:
 ORDINARY = {
     "type": "object",
     "properties": {
-        "not": {"type": "string", "maxLength": 2000},  # a name, not a keyword
+        "not": {"type": "string", "maxLength": 200},  # a name, not a keyword
         "code": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{1,5}$"},
         "tags": {"type": "array", "items": {"enum": ["a", "b", None, 1]}, "minItems": 1, "maxItems": 9},
         "more": {"anyOf": [{"$ref": "#/$defs/more"}, {"type": "null"}]},
@@ -90,11 +90,19 @@ def test_a_bounded_string_is_compiled_as_a_pattern_of_what_json_takes(bounds: An
         "uniqueItems": (tag(schema({"items": [{"uniqueItems": True}]})), "keyword uniqueItems"),
         "foreign $ref": (tag(schema({"$ref": "http://example.org/schema"})), "$ref"),
         "long pattern": (tag({"type": "regex", "pattern": "a" * 600}), "pattern"),
-        "nested repetition": (tag({"type": "regex", "pattern": "((a{1,3}){1,3}){1,3}"}), "by count"),
-        "many options": (tag({"type": "regex", "pattern": ".?" * 9}), "optional or counted"),
+        "nested repetition": (tag({"type": "regex", "pattern": "((a{1,3}){1,3}){1,3}"}), "repeats a group"),
+        "nested stars": (tag({"type": "regex", "pattern": "([a-z]+)*[a-z]+"}), "repeats a group"),
+        "many options": (tag({"type": "regex", "pattern": ".?" * 9}), "than 4 of ?"),
+        "many stars": (tag({"type": "regex", "pattern": ".*" * 9}), "than 8 of"),
+        "many ranges": (tag({"type": "regex", "pattern": ".{1,9}" * 3}), "than 2 of"),
+        "long string": (tag(schema({"maxLength": 257})), "length is above 256"),
+        "open object": (
+            tag(schema({"properties": {f"p{n}": True for n in range(40)}, "additionalProperties": {}})),
+            "twice",
+        ),
         "heavy pattern": (tag(schema({"items": {"pattern": "[a-z]{1,2000}"}})), "repetitions"),
         "heavy name": (tag(schema({"patternProperties": {"a{9999}": True}})), "repetitions"),
-        "many lengths": (tag(schema({"anyOf": [{"maxLength": 10**n} for n in range(9)]})), "lengths"),
+        "many lengths": (tag(schema({"anyOf": [{"maxLength": 100 + n} for n in range(9)]})), "lengths"),
         "wide object": (tag(schema({"properties": {f"p{n}": True for n in range(70)}})), "optional"),
     }.values(),
 )
@@ -105,22 +113,24 @@ def test_what_could_hurt_an_engine_is_refused_by_name(text: str, named: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("pattern", "letters", "choices", "nested"),
+    ("pattern", "written"),
     [
-        ("", 0, 0, False),
-        ("abc", 3, 0, False),
-        ("[a-z]{2,7}", 8, 1, False),
-        ("a{5}", 5, 1, False),
-        ("a{5,}", 6, 1, False),
-        (r"\{a{3}", 4, 1, False),
-        (r"[\]{9}]{2}", 2, 1, False),
-        ("(ab|c){3}d", 10, 1, False),
-        ("((ab){3}c){2}", 14, 2, True),
-        ("(a?b){2}", 4, 2, True),
-        ("(ab?)*c+", 3, 1, False),
-        ("(a{2", 3, 0, False),
-        (")a)", 3, 0, False),
+        ("", Written()),
+        ("abc", Written(letters=3)),
+        ("[a-z]{2,7}", Written(letters=7, ranges=1)),
+        ("a{5}", Written(letters=5, counts=1)),
+        ("a{5,5}", Written(letters=5, counts=1)),
+        ("a{5,}", Written(letters=5, ranges=1)),
+        (r"\{a{3}", Written(letters=4, counts=1)),
+        (r"[\]{9}]{2}", Written(letters=2, counts=1)),
+        ("(ab|c){3}d", Written(letters=10, counts=1)),
+        ("((ab){3}c){2}", Written(letters=14, counts=2, nested=True)),
+        ("(a?b){2}", Written(letters=4, options=1, counts=1, nested=True)),
+        ("(a?b)*", Written(letters=2, options=1, stars=1)),
+        ("(ab+)?c*", Written(letters=3, options=1, stars=2)),
+        ("(a{2", Written(letters=3)),
+        (")a)", Written(letters=3)),
     ],
 )
-def test_patterns_are_weighed_as_written_out(pattern: str, letters: int, choices: int, nested: bool) -> None:
-    assert weigh(pattern) == (letters, choices, nested)
+def test_patterns_are_weighed_as_written_out(pattern: str, written: Written) -> None:
+    assert weigh(pattern) == written
