@@ -14,9 +14,12 @@ from services.core.request import Schema
 MAX_BYTES = 32 << 10
 MAX_DEPTH = 24  # of nested JSON values
 MAX_VALUES = 4096  # of JSON values and keys
-MAX_BOUND = 1024  # of a repetition: the grammar unrolls it
+MAX_LENGTH = 256  # characters of a string that has a bound: the grammar unrolls it
+MAX_COUNT = 1024  # of items and properties
 
-COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+BOUNDS = dict.fromkeys(("minLength", "maxLength"), MAX_LENGTH) | dict.fromkeys(
+    ("minItems", "maxItems", "minProperties", "maxProperties"), MAX_COUNT
+)
 # The engine's grammar takes these and does not follow them, so an answer would break the schema in silence.
 UNENFORCED = (
     "multipleOf",
@@ -92,9 +95,9 @@ def check_keywords(schema: Any) -> None:
         for name in UNENFORCED:
             if name in node:
                 raise BadSchema(f"{name} is not supported")
-        for name in COUNTS:
-            if node.get(name, 0) > MAX_BOUND:
-                raise BadSchema(f"{name} is at most {MAX_BOUND}")
+        for name, most in BOUNDS.items():
+            if node.get(name, 0) > most:
+                raise BadSchema(f"{name} is at most {most}")
         _check_combinations(node)
 
 

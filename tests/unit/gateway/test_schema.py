@@ -29,7 +29,7 @@ BAD: dict[str, tuple[Any, str]] = {
         {"patternProperties": {"a": {}}, "properties": {"b": {}}},
         "patternProperties",
     ),
-    "a bound too large": ({"type": "string", "maxLength": 1025}, "maxLength is at most 1024"),
+    "a bound too large": ({"type": "string", "maxLength": 257}, "maxLength is at most 256"),
     "a bound that is no number": ({"minItems": "3"}, "minItems|type"),
     "a type that is none": ({"type": "object", "properties": {"a": {"type": 5}}}, "properties/a/type"),
 }
