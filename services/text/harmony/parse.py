@@ -98,12 +98,15 @@ class HarmonyParser:
     def push(self, ids: Sequence[int]) -> list[Piece]:
         pieces: list[Piece] = []
         for id in ids:
-            if id >= FIRST_CONTROL:
-                self._control(id, pieces)
-            elif self._state is State.CONTENT:
+            if self._state is State.CONTENT and id < FIRST_CONTROL:
                 if self.kind is not None:
                     self._run.append(self._table[id])
                     self.reasoning_tokens += self.kind is Kind.REASONING
+                continue
+            if self.over:  # whatever comes, in this push or a later one
+                break
+            if id >= FIRST_CONTROL:
+                self._control(id, pieces)
             elif self._state is State.HEADER:
                 self._head(id)
             else:

@@ -99,9 +99,10 @@ def response_format(format: JsonSchema) -> str:
 def history(messages: Sequence[Message]) -> Iterator[Said]:
     """The messages after the leading instructions. Reasoning stays only in the tool loop that is still open."""
     rest = messages[len(leading(messages)) :]
-    names = {call.id: call.name for m in rest for call in m.calls}
+    names: dict[str, str] = {}  # of the calls so far
     answered = max((i for i, m in enumerate(rest) if _is_answer(m)), default=-1)
     for i, message in enumerate(rest):
+        names |= {call.id: call.name for call in message.calls}
         if message.role is Role.ASSISTANT:
             yield from _assistant(message, thinks=i > answered)
         elif message.role is Role.TOOL:
