@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -44,6 +44,12 @@ class Message:
     def size(self) -> int:
         """Bytes of UTF-8."""
         return sum(len(part.encode()) for part in self.parts)
+
+
+def last_answer(messages: Sequence[Message]) -> int:
+    """Index of the last message that finished a turn, -1 without one; what follows is an open tool loop or new."""
+    finished = (i for i, m in enumerate(messages) if m.role is Role.ASSISTANT and not m.calls)
+    return max(finished, default=-1)
 
 
 Schema = Mapping[str, Any]  # a JSON Schema, its keys in the caller's order

@@ -24,7 +24,7 @@ from openai_harmony import Role as Speaker
 
 from services.core import request as core
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Effort, Function, JsonSchema, Message, Role
+from services.core.request import Effort, Function, JsonSchema, Message, Role, last_answer
 from services.text.harmony.header import NAMESPACE
 from services.text.harmony.vocabulary import encoding
 from services.text.structure import offered
@@ -100,7 +100,7 @@ def history(messages: Sequence[Message]) -> Iterator[Said]:
     """The messages after the leading instructions. Reasoning stays only in the tool loop that is still open."""
     rest = messages[len(leading(messages)) :]
     names: dict[str, str] = {}  # of the calls so far
-    answered = max((i for i, m in enumerate(rest) if _is_answer(m)), default=-1)
+    answered = last_answer(rest)
     for i, message in enumerate(rest):
         names |= {call.id: call.name for call in message.calls}
         if message.role is Role.ASSISTANT:
@@ -112,10 +112,6 @@ def history(messages: Sequence[Message]) -> Iterator[Said]:
             yield Said.from_role_and_content(Speaker.DEVELOPER, content)
         else:
             yield Said.from_role_and_content(Speaker.USER, message.text)
-
-
-def _is_answer(message: Message) -> bool:
-    return message.role is Role.ASSISTANT and not message.calls
 
 
 def _assistant(message: Message, *, thinks: bool) -> Iterator[Said]:
