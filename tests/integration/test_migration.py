@@ -126,10 +126,10 @@ FORMATTED = "<|channel|>final <|constrain|>json<|message|>"
 
 
 async def test_an_answer_held_to_a_format_that_was_seen_ends_when_its_replica_is_lost() -> None:
-    seen = ScriptedEngine([FORMATTED + '{"a": 1, ' * 50])
+    seen = ScriptedEngine([FORMATTED + '{"a": 1, ' * 20_000])
     async with running_gateway(model="gpt-oss-tiny", engine=seen, recovery=0) as endpoint:
         with pytest.raises(grpc.aio.AioRpcError) as lost:
-            request = ask(response_format=JSON)
+            request = ask(response_format=JSON, max_tokens=120_000)
             async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
                 if event.HasField("delta"):
                     await endpoint.replicas[0].server.stop(0)
