@@ -107,9 +107,18 @@ class Sampler:
             if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
                 break
             generation, losses, lost = movable, losses + 1, heard.cause
-            until = loop.time() + self.recovery if begun else until
+            if begun and await self._gone(link):
+                until = loop.time() + self.recovery
         generation.give_up()
         raise failure
+
+    async def _gone(self, link: Link) -> bool:
+        """A dead engine takes its link along within moments; one that lives has ended this turn alone."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LOOK
+        while link.ready and (left := end - loop.time()) > 0:
+            await self.directory.change(left)
+        return not link.ready
 
     def _generation(self, order: Order, choice: int) -> Generation:
         family = self.model.family
