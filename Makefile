@@ -29,12 +29,13 @@ check: dev ## lint, types, import rules, generated code
 	lint-imports
 	deploy/generate --check
 
-test: dev ## unit and contract tests, then the real engine, then the whole stack
+test: dev ## unit and contract tests, the real engine, the whole stack, and shards on two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest -m "engine and not slow" tests/engine
 	pytest -m cluster tests/system
+	pytest -m "cluster and not slow" tests/cluster
 
-test-cluster: dev ## shards on two Ray nodes, in network namespaces where this user may make them
+test-cluster: dev ## the last of these alone; it says whether it could make network namespaces
 	pytest -s -m "cluster and not slow" tests/cluster
 
 test-slow: dev ## pipeline parallel, and every way in which a replica on two nodes can lose a part

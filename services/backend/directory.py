@@ -58,10 +58,15 @@ class Directory:
                 await self._changed.wait()
 
     async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self.refresh()
             self._ping()
+            due = loop.time() + self.period
             await asyncio.sleep(self.period)
+            # Who was not heard because this process stood still is asked again before it is judged.
+            if loop.time() - due < self.period:
+                self._drop_silent()
 
     async def refresh(self) -> None:
         try:
@@ -82,8 +87,11 @@ class Directory:
 
     def _ping(self) -> None:
         for member in self._members.values():
-            member.link.drop_if_silent()
             member.link.ping()
+
+    def _drop_silent(self) -> None:
+        for member in self._members.values():
+            member.link.drop_if_silent()
 
     def _note(self, lease: Lease, state: LinkState, reason: str) -> None:
         changed, self._changed = self._changed, asyncio.Event()

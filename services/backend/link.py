@@ -124,6 +124,8 @@ class Link:
                 reason = await self._listen(call)
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}: {error.details()}"
+            except ValueError:
+                reason = "a frame does not add up"
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise

@@ -128,20 +128,22 @@ class Conversation:
         said = [*self._history, Message("user", prompt)]
         until = time.monotonic() + self._wish.patience
         while True:
+            shown = list[str]()
             try:
-                answer = await self._stream(said)
+                await self._stream(said, shown)
                 break
             except HeadraceError as error:
-                if error.code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
+                # What was shown would be shown twice.
+                if error.code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until or shown:
                     raise
                 await asyncio.sleep(AGAIN)
         if not self._session:
-            self._history = [*said, Message("assistant", answer)]
+            self._history = [*said, Message("assistant", "".join(shown))]
         else:
             self._history = []
 
-    async def _stream(self, said: list[Message]) -> str:
-        wish, texts = self._wish, list[str]()
+    async def _stream(self, said: list[Message], shown: list[str]) -> None:
+        wish = self._wish
         stream = self.client.stream(
             said,
             model=wish.model,
@@ -155,9 +157,8 @@ class Conversation:
         async with stream:
             async for event in stream:
                 if isinstance(event, Delta):
-                    texts.append(event.text)
+                    shown.append(event.text)
                 _show(event)
-        return "".join(texts)
 
 
 REMARKS = {

@@ -34,6 +34,7 @@ class Choice:
 
     message: Message
     reason: events.FinishReason
+    stop_sequence: str = ""
     logprobs: tuple[events.Logprob, ...] = ()
 
 
@@ -155,7 +156,10 @@ def _answer(reply: pb.GenerateResponse) -> Answer:
         logprobs=events.logprobs(reply.logprobs),
         more=tuple(
             Choice(
-                from_wire(each.message), events.REASONS[each.finish_reason], events.logprobs(each.logprobs)
+                from_wire(each.message),
+                events.REASONS[each.finish_reason],
+                each.stop_sequence,
+                events.logprobs(each.logprobs),
             )
             for each in reply.more
         ),

@@ -1,7 +1,8 @@
 """What a caller asks for, after validation: plain values that nothing outside this gateway shaped."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -36,16 +37,19 @@ class Message:
     @property
     def parts(self) -> tuple[str, ...]:
         """Everything in it that somebody wrote."""
-        return (
-            self.text,
-            self.reasoning,
-            *(part for c in self.calls for part in (c.id, c.name, c.arguments)),
-        )
+        calls = (part for call in self.calls for part in (call.id, call.name, call.arguments))
+        return (self.text, self.reasoning, *calls, self.call_id)
 
     @property
     def size(self) -> int:
         """Bytes of UTF-8."""
         return sum(len(part.encode()) for part in self.parts)
+
+
+def last_answer(messages: Sequence[Message]) -> int:
+    """Index of the last message that finished a turn, -1 without one; what follows is an open tool loop or new."""
+    finished = (i for i, m in enumerate(messages) if m.role is Role.ASSISTANT and not m.calls)
+    return max(finished, default=-1)
 
 
 Schema = Mapping[str, Any]  # a JSON Schema, its keys in the caller's order
@@ -190,3 +194,16 @@ class Ask:
     logprobs: int | None = None  # alternatives to each sampled token
     n: int = 1
     ignore_eos: bool = False
+
+    def demands(self) -> Iterator[str]:
+        """The texts of functions and format."""
+        for function in self.functions:
+            yield from (
+                function.name,
+                function.description,
+                json.dumps(function.parameters, ensure_ascii=False),
+            )
+        if isinstance(self.format, JsonSchema):
+            yield from (self.format.description, json.dumps(self.format.schema, ensure_ascii=False))
+        elif isinstance(self.format, Options):
+            yield from self.format.options

@@ -30,6 +30,7 @@ class Generation:
 
     __slots__ = (
         "_calls",
+        "_endless",
         "_ids",
         "_last",
         "_meter",
@@ -54,7 +55,10 @@ class Generation:
         stops: tuple[str, ...],
         meter: TurnMeter,
         text_of: Callable[[int], bytes],
+        *,
+        endless: bool = False,
     ) -> None:
+        """`endless`: the answer runs to its last token, whether or not anything can come of it."""
         self._turn = turn
         self.choice = choice
         self.parser = parser
@@ -66,6 +70,7 @@ class Generation:
         self._scores: list[Logprob] = []  # of the ids that the next `tokens` brings
         self._unsaid: list[Logprob] = []  # of content that was not delivered yet
         self._calls = 0
+        self._endless = endless
         self._last: float | None = None
         self.visible = False  # content or a call was appended
         self.thought = False
@@ -101,7 +106,7 @@ class Generation:
         else:
             self._deliver(self.parser.push(ids))
         count.reasoning = self.parser.reasoning_tokens
-        if self.parser.over and not self.ending.done():
+        if self.parser.over and not self._endless and not self.ending.done():
             self._end(Cause.STOP, "", cut=False)
 
     def ended(self, cause: Cause, detail: str, stop_id: int) -> None:
@@ -111,6 +116,12 @@ class Generation:
             self._end(cause, detail, cut=cause is Cause.LENGTH)
         else:
             self.ending.set_result(Ending(cause, detail))
+
+    def cut(self) -> Ending:
+        """The ending of an answer that has all the tokens it may have."""
+        self.goes_on()
+        self._end(Cause.LENGTH, "", cut=True)
+        return self.ending.result()
 
     def give_up(self) -> None:
         """No other replica goes on with it: what was held back is delivered."""

@@ -57,7 +57,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         deps = self._deps
         tenant = await deps.keyring.identify(authorization(context))
         limits = deps.limits()
-        ask = validate_count(request, limits)
+        ask = await pipeline.read(validate_count, request, deps)
         with deps.admission.slot():
             session = await pipeline.remember(ask, tenant, deps)
             said = pipeline.conversation(ask, session, deps, tenant)

@@ -56,16 +56,25 @@ class Sampler:
         """
         order = replace(self.order, sampling=reseeded(self.order.sampling, choice))
         heard, generation = await self._on_replicas(order, choice)
-        if heard.flaw and not self._seen(generation):
-            self._count(heard.flaw, "retried")
-            self._void(choice)
-            tag = order.structural_tag or self.model.family.legal(self.said)
-            sampling = reseeded(order.sampling, self.ask.n)
-            order = replace(order, sampling=sampling, structural_tag=tag)
-            heard, generation = await self._on_replicas(order, choice)
+        if heard.flaw and not (self._seen(generation) or self.ask.ignore_eos):
+            heard, generation = await self._again(order, heard, generation)
         if heard.flaw:
             self._count(heard.flaw, "ended")
         return Ending(_reason(heard, generation), heard.stop_sequence)
+
+    async def _again(self, order: Order, heard: Heard, generation: Generation) -> tuple[Heard, Generation]:
+        """The second try, held to the format; the first one's ending stands if no engine can follow that."""
+        choice = generation.choice
+        self._count(heard.flaw, "retried")
+        self._void(choice)
+        tag = order.structural_tag or self.model.family.legal(self.said)
+        sampling = reseeded(order.sampling, self.ask.n)
+        # A grammar decides where an answer ends.
+        order = replace(order, sampling=sampling, structural_tag=tag, min_tokens=0)
+        try:
+            return await self._on_replicas(order, choice)
+        except (InvalidRequest, Internal):
+            return heard, generation
 
     def _seen(self, generation: Generation) -> bool:
         """Whether the caller was told anything."""
@@ -75,26 +84,45 @@ class Sampler:
         metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
 
     async def _on_replicas(self, order: Order, choice: int) -> tuple[Heard, Generation]:
-        """An order that is refused or lost moves to another replica and goes on there after the ids it has."""
-        generation, tried = self._generation(order, choice), set[Connection]()
-        failure = self._no_link
-        while len(tried) < MAX_ROUTES and (link := await self._route(tried, generation)) is not None:
+        """An order that is refused or lost moves to another replica and goes on there after the ids it has. One
+        that has begun is worth waiting for a replica, also for one that was full."""
+        loop = asyncio.get_running_loop()
+        generation, tried, begun = self._generation(order, choice), set[Connection](), False
+        failure, losses, lost, until = self._no_link, 0, None, 0.0
+        while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
             tried.add(_connection(link))
             heard = await self._on(link, continued(order, generation.sampled), generation)
+            if lost is not None and heard.cause is not Cause.FULL:
+                self._moved(lost, begun)
+                lost = None
             if heard.cause in GOOD:
                 return heard, generation
-            failure = self._failure(heard)
+            if len(generation.sampled) >= order.max_tokens:  # its end was lost, not one of its tokens
+                return generation.cut(), generation
+            failure, begun = self._failure(heard), begun or bool(generation.sampled)
+            if heard.cause is Cause.FULL and begun:
+                tried.discard(_connection(link))
+                await self.directory.change(LOOK)
+                continue
             if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
                 break
-            generation = movable
-            self._moves(heard.cause, generation)
+            generation, losses, lost = movable, losses + 1, heard.cause
+            until = loop.time() + self.recovery if begun else until
         generation.give_up()
         raise failure
 
     def _generation(self, order: Order, choice: int) -> Generation:
         family = self.model.family
         parser = family.parser(self.said, order.prompt)
-        return Generation(self.turn, choice, parser, self.ask.stop, self.model.meter, family.token)
+        return Generation(
+            self.turn,
+            choice,
+            parser,
+            self.ask.stop,
+            self.model.meter,
+            family.token,
+            endless=self.ask.ignore_eos,
+        )
 
     async def _on(self, link: Link, order: Order, generation: Generation) -> Heard:
         meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
@@ -124,18 +152,17 @@ class Sampler:
         self.turn.append(Restarted(choice))
         self.turn.counts[choice] = Count()
 
-    def _moves(self, cause: Cause, generation: Generation) -> None:
-        if generation.sampled:
+    def _moved(self, cause: Cause, begun: bool) -> None:
+        if begun:
             self.turn.migrations += 1
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:
             metrics.REROUTES.labels(self.model.name, cause).inc()
 
-    async def _route(self, tried: set[Connection], generation: Generation) -> Link | None:
-        """The replica for an answer, of those not tried on this connection; None if none is ready with room. An
-        answer that has begun is worth waiting for one."""
+    async def _route(self, tried: set[Connection], until: float) -> Link | None:
+        """The replica for an answer, of those not tried on this connection; None if none is ready with room by
+        `until`, a time of the event loop's clock."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + (self.recovery if generation.sampled else 0)
         while True:
             links = self.directory.links(self.model.name)
             link = choose(link for link in links if _connection(link) not in tried)

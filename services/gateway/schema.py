@@ -1,6 +1,7 @@
 """JSON Schemas from callers: read, bounded, and refused where the engine's grammar would not hold to them."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -14,9 +15,12 @@ from services.core.request import Schema
 MAX_BYTES = 32 << 10
 MAX_DEPTH = 24  # of nested JSON values
 MAX_VALUES = 4096  # of JSON values and keys
-MAX_BOUND = 1024  # of a repetition: the grammar unrolls it
+MAX_LENGTH = 256  # characters of a string that has a bound: the grammar unrolls it
+MAX_COUNT = 1024  # of items and properties
 
-COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+BOUNDS = dict.fromkeys(("minLength", "maxLength"), MAX_LENGTH) | dict.fromkeys(
+    ("minItems", "maxItems", "minProperties", "maxProperties"), MAX_COUNT
+)
 # The engine's grammar takes these and does not follow them, so an answer would break the schema in silence.
 UNENFORCED = (
     "multipleOf",
@@ -34,15 +38,17 @@ UNENFORCED = (
     "unevaluatedItems",
     "$dynamicRef",
 )
-# Keywords under which names are the caller's, not the schema language's.
-NAMES = ("properties", "patternProperties", "$defs", "definitions")
+# Where the metaschema demands a schema, a list of them, or schemas by names that are the caller's.
+ONE = ("items", "additionalProperties", "unevaluatedProperties", "propertyNames")
+LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+NAMED = ("properties", "patternProperties", "$defs")
 
 
 class BadSchema(ValueError):
     """The message says what is wrong and what would be right; it quotes keywords, never values."""
 
 
-@lru_cache(64)  # callers send the same schema with every request
+@lru_cache(256)  # callers send the same schema with every request
 def read_schema(text: str) -> Schema:
     """Raises BadSchema. The value is shared: nobody changes it."""
     if len(text.encode()) > MAX_BYTES:
@@ -57,9 +63,14 @@ def read_schema(text: str) -> Schema:
         raise BadSchema("must be a JSON object")
     check_bounds(schema)
     try:
+        json.dumps(schema, ensure_ascii=False).encode()
         Draft202012Validator.check_schema(schema)
+    except UnicodeEncodeError as error:
+        raise BadSchema("holds half of a surrogate pair") from error
     except SchemaError as error:
         raise BadSchema(f"is no JSON Schema: {_place(error)}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise BadSchema("holds a pattern that is no regular expression") from error
     check_keywords(schema)
     return schema
 
@@ -92,9 +103,9 @@ def check_keywords(schema: Any) -> None:
         for name in UNENFORCED:
             if name in node:
                 raise BadSchema(f"{name} is not supported")
-        for name in COUNTS:
-            if node.get(name, 0) > MAX_BOUND:
-                raise BadSchema(f"{name} is at most {MAX_BOUND}")
+        for name, most in BOUNDS.items():
+            if node.get(name, 0) > most:
+                raise BadSchema(f"{name} is at most {most}")
         _check_combinations(node)
 
 
@@ -110,19 +121,20 @@ def _check_combinations(node: dict[str, Any]) -> None:
 
 
 def schemas(node: Any) -> Iterator[dict[str, Any]]:
-    """Every subschema: of an object under NAMES the values are schemas and the keys are not keywords."""
-    if isinstance(node, list):
-        for child in node:
-            yield from schemas(child)
+    """Every subschema that the metaschema has checked."""
     if not isinstance(node, dict):
         return
     yield node
-    for key, value in node.items():
-        if key in NAMES and isinstance(value, dict):
-            for child in value.values():
-                yield from schemas(child)
-        elif key not in ("enum", "const", "default", "examples"):
-            yield from schemas(value)
+    below = [node.get(key) for key in ONE]
+    below += [child for key in LISTED for child in node.get(key, ())]
+    below += [child for key in NAMED for child in node.get(key, {}).values()]
+    for child in below:
+        yield from schemas(child)
+
+
+def values(schema: Any) -> int:
+    """JSON values and keys in it: what it costs to check and to compile."""
+    return 1 + sum(map(values, _children(schema)))
 
 
 def _children(value: Any) -> Iterator[Any]:

@@ -204,6 +204,8 @@ def _calls(field: str, message: pb.Message) -> Iterator[Violation]:
         yield Violation(field, "reasoning and tool_calls are of ROLE_ASSISTANT only")
     if (message.role == pb.ROLE_TOOL) != bool(message.tool_call_id):
         yield Violation(f"{field}.tool_call_id", "of ROLE_TOOL, and required there")
+    if len(message.tool_call_id) > MAX_CALL_ID:
+        yield Violation(f"{field}.tool_call_id", f"at most {MAX_CALL_ID} characters")
     if len(message.tool_calls) > MAX_CALLS:
         yield Violation(f"{field}.tool_calls", f"at most {MAX_CALLS}; {len(message.tool_calls)} were sent")
         return
@@ -220,7 +222,8 @@ def _content(i: int, message: pb.Message) -> Iterator[Violation]:
             f"messages[{i}].content", f"at most {MAX_PARTS} parts; {len(message.content)} were sent"
         )
         return
-    may_be_blank = message.tool_calls or message.role == pb.ROLE_TOOL  # a tool may have nothing to say
+    # A tool may have nothing to say, and an answer that was cut in its reasoning says nothing.
+    may_be_blank = message.role in (pb.ROLE_TOOL, pb.ROLE_ASSISTANT)
     if not may_be_blank and not any(part.text.strip() for part in message.content):
         yield Violation(f"messages[{i}].content", "text that is not blank is required")
     for j, part in enumerate(message.content):
@@ -259,6 +262,12 @@ def _answers(request: pb.GenerateRequest) -> Iterator[Violation]:
         yield Violation("n", f"1 to {MAX_N}; {request.n} was sent")
     if request.ignore_eos and (request.tools or request.HasField("response_format")):
         yield Violation("ignore_eos", "not with tools or response_format: they end an answer")
+    choice = request.tool_choice
+    demanded = choice.mode == pb.ToolChoice.REQUIRED or choice.function or request.HasField("response_format")
+    if request.min_tokens and (demanded or any(tool.function.strict for tool in request.tools)):
+        yield Violation(
+            "min_tokens", "not with a format or a demanded call: they decide where an answer ends"
+        )
     if request.n > 1 and request.session:
         yield Violation("n", "1 with a session, which goes on with one answer")
 

@@ -7,7 +7,7 @@ from typing import Any
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.errors import Violation
 from services.core.request import Choice, Format, Function, JsonSchema, Options, Regex, Schema
-from services.gateway.schema import BadSchema, read_schema
+from services.gateway.schema import MAX_VALUES, BadSchema, read_schema, values
 
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 << 10  # of all schemas and descriptions
@@ -34,8 +34,17 @@ def check_tools(request: Asked) -> Iterator[Violation]:
         yield Violation("tools", f"at most {MAX_TOOLS_BYTES} bytes together; they have {size}")
         return
     names: set[str] = set()
+    together = 0
     for i, tool in enumerate(tools):
-        yield from _function(f"tools[{i}].function", tool, names)
+        violations = list(_function(f"tools[{i}].function", tool, names))
+        yield from violations
+        if tool.function.parameters and not violations:
+            together += values(read_schema(tool.function.parameters))
+        if together > MAX_VALUES:
+            yield Violation(
+                "tools", f"the parameters have more than {MAX_VALUES} JSON values and keys together"
+            )
+            return
     yield from _choice(request.tool_choice, names)
 
 

@@ -16,7 +16,10 @@ class Screen:
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self._patterns = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
-    def check(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            if any(pattern.search(part) for pattern in self._patterns for part in message.parts):
-                raise UnsafeInput("the input screen of this endpoint refuses a message")
+    def check(self, messages: Iterable[Message], demands: Iterable[str] = ()) -> None:
+        """`demands`: the texts of tools and formats, which a model reads as well."""
+        if not self._patterns:
+            return
+        for text in (*(part for message in messages for part in message.parts), *demands):
+            if any(pattern.search(text) for pattern in self._patterns):
+                raise UnsafeInput("the input screen of this endpoint refuses a message or a tool")

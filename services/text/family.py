@@ -20,6 +20,9 @@ class Piece(NamedTuple):
     text: str
 
 
+JOINT = "\n\n"  # between two messages of a kind in one answer
+
+
 @dataclass(slots=True)
 class Rest:
     """The end of an answer: what was still held back, and what was wrong with the whole, if anything was."""

@@ -10,10 +10,8 @@ from enum import Enum, auto
 from services.text.calls import Unreadable
 from services.text.checkpoint import Checkpoint
 from services.text.detokenize import Detokenizer
-from services.text.family import Kind, Piece, Rest
+from services.text.family import JOINT, Kind, Piece, Rest
 from services.text.markup import Mark, Markup
-
-JOINT = "\n\n"  # between two contents, or two thoughts, of one answer
 
 
 class State(Enum):

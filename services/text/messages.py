@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Conversation, Function, Message, Role, ToolCall
+from services.core.request import Conversation, Function, Message, ToolCall, last_answer
 from services.text.structure import offered
 
 Clean = Callable[[str], str]  # applied to every string of functions and calls, which templates write as JSON
@@ -30,16 +30,12 @@ def rendered(conversation: Conversation, *, thinks: bool) -> Conversation:
     `thinks`: the template knows what to do with reasoning there.
     """
     messages = conversation.messages
-    answered = max((i for i, m in enumerate(messages) if _is_answer(m)), default=-1)
+    answered = last_answer(messages)
     kept = tuple(
         replace(m, reasoning="") if m.reasoning and not (thinks and i > answered) else m
         for i, m in enumerate(messages)
     )
     return Conversation(kept, offered(conversation))
-
-
-def _is_answer(message: Message) -> bool:
-    return message.role is Role.ASSISTANT and not message.calls
 
 
 def skeleton(conversation: Conversation) -> Conversation:

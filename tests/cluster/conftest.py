@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.deployment import RELOAD_S, Deployments, Replica, Splits, compare_splits
-from tests.support.engine_micro import micro_checkpoint
+from tests.support.engine_gptoss import tiny_gptoss_checkpoint
 from tests.support.two_nodes import TwoNodes, two_nodes
 from tests.support.valkey import running_valkey
 
@@ -19,8 +19,8 @@ def two_node_ray() -> Iterator[TwoNodes]:
 
 @pytest.fixture(scope="session")
 def checkpoint() -> str:
-    """The folder of a checkpoint that splits in two."""
-    return str(micro_checkpoint())
+    """The folder of the tiny gpt-oss, which splits in two."""
+    return str(tiny_gptoss_checkpoint())
 
 
 @pytest.fixture(scope="session")

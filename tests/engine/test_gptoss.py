@@ -18,14 +18,12 @@ from cluster.engine.port import FLOOR, Cause, EngineRequest, RequestRejected
 from cluster.engine.reference import ReferenceEngine
 from cluster.engine.vllm import VllmEngine, open_llm
 from services.client import (
-    Answer,
     Client,
     HeadraceError,
     JsonSchema,
     Message,
     Options,
     Regex,
-    Sampling,
     Tool,
 )
 from tests.engine.test_vllm_port import Outcome, greedy, reference, run
@@ -34,6 +32,7 @@ from tests.support.gateway import running_gateway
 from tests.support.harmony_streams import ANSWER, BROKEN, MENDED, THINK
 from tests.support.harmony_streams import CALL as CALL_WEATHER
 from tests.support.harmony_streams import FINAL as FINAL_MESSAGE
+from tests.support.random_weights import whole
 from tests.support.structural_tags import (
     CALL,
     CALLS,
@@ -348,28 +347,19 @@ async def test_a_scripted_tool_loop_goes_through_everything(
     assert (answer.message.text, answer.reason, answer.usage.reasoning_tokens) == ("Paris is it.", "stop", 5)
 
 
-async def insisted(client: Client, question: str, **wish: Any) -> Answer:
-    """The first answer that is whole: random weights that begin to reason do not stop."""
-    for seed in range(1, 30):
-        answer = await client.generate(question, max_tokens=150, sampling=Sampling(seed=seed), **wish)
-        if answer.reason != "length":
-            return answer
-    raise AssertionError("none of 29 answers was whole")
-
-
 async def test_random_weights_answer_a_client_in_the_form_it_demands(llm: AsyncLLM) -> None:
     tools = [Tool("loud", "", WEATHER, strict=True), Tool("quiet")]
     async with endpoint(llm) as client:
-        answer = await insisted(client, "Where?", format=JsonSchema(WEATHER))
+        answer = await whole(client, "Where?", format=JsonSchema(WEATHER))
         validate(json.loads(answer.message.text), WEATHER)
-        answer = await insisted(client, "Which?", format=Options(("yes", "no")))
+        answer = await whole(client, "Which?", format=Options(("yes", "no")))
         assert answer.message.text in ("yes", "no")
-        answer = await insisted(client, "Code?", format=Regex("[A-Z]{2}-[0-9]{3}"))
+        answer = await whole(client, "Code?", format=Regex("[A-Z]{2}-[0-9]{3}"))
         assert re.fullmatch("[A-Z]{2}-[0-9]{3}", answer.message.text)
-        answer = await insisted(client, "Call!", tools=tools, tool_choice="loud")
+        answer = await whole(client, "Call!", tools=tools, tool_choice="loud")
         [call] = answer.message.calls
         validate(json.loads(call.arguments), WEATHER)
-        answer = await insisted(client, "Call!", tools=tools, tool_choice="required")
+        answer = await whole(client, "Call!", tools=tools, tool_choice="required")
         assert answer.message.calls and answer.reason == "tool_calls"
 
 

@@ -1,6 +1,7 @@
 """Every malformed request is refused by name, before an engine sees it."""
 
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -59,6 +60,28 @@ DEMANDS: dict[str, tuple[pb.GenerateRequest, str]] = {
     "tools too large": (
         ask(tools=[pb.Tool(function=pb.Function(name=f"f{i}", parameters=" " * 30_000)) for i in range(9)]),
         "tools",
+    ),
+    "tools of too many values": (
+        ask(
+            tools=[
+                pb.Tool(
+                    function=pb.Function(
+                        name=f"f{i}",
+                        parameters=json.dumps({"properties": {f"p{j}": {} for j in range(1000)}}),
+                    )
+                )
+                for i in range(5)
+            ]
+        ),
+        "tools",
+    ),
+    "min_tokens with a format": (
+        ask(min_tokens=3, response_format=pb.ResponseFormat(regex="a")),
+        "min_tokens",
+    ),
+    "call id too long": (
+        pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_TOOL, tool_call_id="x" * 200)]),
+        "messages[0].tool_call_id",
     ),
     "tool of no kind": (ask(tools=[pb.Tool()]), "tools[0].function"),
     "tool without a name": (tool(name=""), "tools[0].function.name"),

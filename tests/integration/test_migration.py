@@ -1,16 +1,18 @@
 """A turn whose replica is lost goes on elsewhere, token by token as if nothing had happened."""
 
 import asyncio
+import time
 
 import grpc
 import pytest
 
 from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
+from services.backend.link import STALE
 from services.telemetry.metrics import MIGRATIONS
 from tests.integration.test_generate import answer_of, text_of
 from tests.support.gateway import MODEL, Endpoint, SimReplica, ask, running_gateway, until
-from tests.support.scripted_engine import ScriptedEngine
+from tests.support.scripted_engine import ScriptedEngine, ids_of
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.002, scale=1), context_length=2048, vocab_size=49152)
 TOKENS = 300
@@ -119,14 +121,65 @@ async def test_a_silent_replica_is_left_within_seconds() -> None:
         hung.engine.resume()
 
 
-async def test_an_answer_held_to_a_format_begins_anew_if_nobody_saw_it_and_else_says_that_it_was_lost() -> (
-    None
-):
-    seen = ScriptedEngine(["<|channel|>final <|constrain|>json<|message|>" + '{"a": 1, ' * 50])
+JSON = pb.ResponseFormat(json_schema=pb.JsonSchema(schema='{"type":"object"}'))
+FORMATTED = "<|channel|>final <|constrain|>json<|message|>"
+
+
+async def test_an_answer_held_to_a_format_that_was_seen_ends_when_its_replica_is_lost() -> None:
+    seen = ScriptedEngine([FORMATTED + '{"a": 1, ' * 50])
     async with running_gateway(model="gpt-oss-tiny", engine=seen, recovery=0) as endpoint:
-        wish = ask(response_format=pb.ResponseFormat(json_schema=pb.JsonSchema(schema='{"type":"object"}')))
         with pytest.raises(grpc.aio.AioRpcError) as lost:
-            async for event in endpoint.inference.StreamGenerate(wish, metadata=endpoint.auth):
+            request = ask(response_format=JSON)
+            async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
                 if event.HasField("delta"):
                     await endpoint.replicas[0].server.stop(0)
         assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_answer_held_to_a_format_that_nobody_saw_begins_anew() -> None:
+    thinking = "<|channel|>analysis<|message|>" + "hm " * 5000
+    engine = ScriptedEngine([thinking, FORMATTED + '{"a": 1}<|return|>'])
+    async with running_gateway(model="gpt-oss-tiny", engine=engine) as endpoint, asyncio.timeout(30):
+        request = ask(response_format=JSON)
+        turn = endpoint.inference.Generate(request, metadata=endpoint.auth)
+        [replica] = endpoint.replicas
+        await until(lambda: engine.load().steps > 20)
+        await replica.server.stop(0)
+        await until(lambda: not endpoint.deps.directory.links()[0].ready)
+        await replica.server.start("127.0.0.1", int(replica.lease.address.rpartition(":")[2]))
+        reply = await turn
+    assert reply.message.content[0].text == '{"a": 1}'
+    assert (reply.usage.migrations, reply.usage.completion_tokens) == (1, len(ids_of(FORMATTED + '{"a": 1}')))
+
+
+async def test_a_begun_turn_outwaits_a_replica_that_is_full() -> None:
+    request = ask("go on", max_tokens=TOKENS)
+    async with running_gateway(replicas=2, sim=SLOW, capacity=1) as endpoint, asyncio.timeout(30):
+        other = asyncio.create_task(endpoint.stream(ask("in the way", max_tokens=600)))
+        await until(lambda: any(replica.engine.load().running for replica in endpoint.replicas))
+        events = []
+        async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+            events.append(event)
+            if event.HasField("delta") and sum(e.HasField("delta") for e in events) == 5:
+                [mine] = [r for r in endpoint.replicas if r.engine._running and request_of(r) == TOKENS]
+                await lose(mine, "killed")
+        assert text_of(events) == answer_of(endpoint, request, TOKENS)
+        await other
+
+
+def request_of(replica: SimReplica) -> int:
+    """max_tokens of the turn that the replica runs."""
+    [turn] = replica.engine._running.values()
+    return int(turn.request.max_tokens)
+
+
+async def test_a_gateway_that_stood_still_does_not_blame_its_replicas() -> None:
+    async with running_gateway(sim=SLOW) as endpoint:
+        watch = endpoint.deps.tasks.start(endpoint.deps.directory.watch(), "directory")
+        [link] = endpoint.deps.directory.links()
+        await asyncio.sleep(0.1)
+        time.sleep(STALE + 0.3)  # as a long collection or a stopped machine does
+        heard = link._heard
+        await until(lambda: link._heard > heard)
+        assert (link.connections, link.ready) == (1, True)
+        watch.cancel()

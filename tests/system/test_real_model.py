@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import psutil
 import pytest
 
-from services.client import Client, Delta, Finished, HeadraceError, Sampling, Used
+from services.client import Client, Delta, Finished, Sampling, Used
+from tests.support.up import Up, running_stack, until_served
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
@@ -23,61 +19,15 @@ ROOT = Path(__file__).parent.parent.parent
 GREEDY = Sampling(temperature=0)
 
 
-@dataclass(slots=True)
-class Up:
-    home: Path
-    env: dict[str, str]
-
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        argv = [sys.executable, "-m", "services.cli", *words]
-        return subprocess.run(argv, env=self.env, text=True, capture_output=True, cwd=ROOT, timeout=400)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return dict(json.loads((self.home / "stack.json").read_text()))
-
-    def pid(self, name: str) -> int:
-        return next(process["pid"] for process in self.record["processes"] if process["name"] == name)
-
-    def client(self) -> Client:
-        return Client(self.record["endpoint"], (self.home / "api-key").read_text().strip())
-
-    def engine_cores(self) -> list[psutil.Process]:
-        family = psutil.Process(self.pid("ray")).children(recursive=True)
-        return [one for one in family if "VLLM::EngineCore" in " ".join(one.cmdline())]
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    home = tmp_path_factory.mktemp("headrace")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    up = Up(home, kept | {"HEADRACE_HOME": str(home)})
-    started = up.run("up", "--model", "smollm2-135m", "--port", "0")
-    try:
-        assert started.returncode == 0, started.stdout + started.stderr
+    with running_stack(tmp_path_factory.mktemp("headrace"), "--model", "smollm2-135m") as up:
         yield up
-    finally:
-        before = (
-            psutil.Process(up.pid("ray")).children(recursive=True) if (home / "stack.json").exists() else []
-        )
-        up.run("down")
-    assert not [one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 async def running_turns(client: Client) -> int:
     [model] = await client.models()
     return sum(replica.running + replica.waiting for replica in model.replicas)
-
-
-async def until_served(client: Client, seconds: float) -> None:
-    """Asks until a turn completes: what a caller with retries would do."""
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                await client.generate("hi", max_tokens=1)
-                return
-            except HeadraceError as error:
-                await asyncio.sleep(error.retry_after or 0.5)
 
 
 def test_the_capital_of_france(stack: Up) -> None:
@@ -147,7 +97,7 @@ async def time_to_leave(client: Client) -> float:
 async def test_a_turn_whose_engine_is_killed_goes_on_with_the_next_one(stack: Up) -> None:
     async with stack.client() as client:
         await until_served(client, 60)
-        [core] = stack.engine_cores()
+        [core] = stack.engine_processes("VLLM::EngineCore")
         ask, wish = "Tell me a very long story.", {"max_tokens": 150, "sampling": GREEDY}
         events = []
         async for event in client.stream(ask, timeout=240, **wish):  # type: ignore[arg-type]
@@ -157,7 +107,7 @@ async def test_a_turn_whose_engine_is_killed_goes_on_with_the_next_one(stack: Up
         [used] = [event.usage for event in events if isinstance(event, Used)]
         assert (used.completion_tokens, used.migrations) == (150, 1)
         assert isinstance(events[-1], Finished)
-        assert core.pid not in [one.pid for one in stack.engine_cores()]
+        assert core.pid not in [one.pid for one in stack.engine_processes("VLLM::EngineCore")]
         told = "".join(event.text for event in events if isinstance(event, Delta))
         twin = (await client.generate(ask, **wish)).message.text  # type: ignore[arg-type]
         # Prompt and answer so far are computed at once there and one by one here: rounding may part them late.

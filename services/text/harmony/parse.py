@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
-from services.text.family import Kind, Piece, Rest
+from services.text.family import JOINT, Kind, Piece, Rest
 from services.text.harmony.header import Header, Part, read_header
 from services.text.harmony.vocabulary import (
     CHANNEL,
@@ -40,7 +40,6 @@ FATAL = (
 ENDS = {END, *STOP_IDS}
 LONGEST_HEADER = 64  # tokens; the longest legitimate one is a function's name of 64 bytes and a few words
 LONGEST_STRAY = 64  # tokens between two messages, after which none is expected any more
-JOINT = "\n\n"  # between two visible messages of one answer
 
 
 class State(Enum):
@@ -98,12 +97,15 @@ class HarmonyParser:
     def push(self, ids: Sequence[int]) -> list[Piece]:
         pieces: list[Piece] = []
         for id in ids:
-            if id >= FIRST_CONTROL:
-                self._control(id, pieces)
-            elif self._state is State.CONTENT:
+            if self._state is State.CONTENT and id < FIRST_CONTROL:
                 if self.kind is not None:
                     self._run.append(self._table[id])
                     self.reasoning_tokens += self.kind is Kind.REASONING
+                continue
+            if self.over:  # whatever comes, in this push or a later one
+                break
+            if id >= FIRST_CONTROL:
+                self._control(id, pieces)
             elif self._state is State.HEADER:
                 self._head(id)
             else:

@@ -24,7 +24,7 @@ from openai_harmony import Role as Speaker
 
 from services.core import request as core
 from services.core.errors import InvalidRequest, Violation
-from services.core.request import Effort, Function, JsonSchema, Message, Role
+from services.core.request import Effort, Function, JsonSchema, Message, Role, last_answer
 from services.text.harmony.header import NAMESPACE
 from services.text.harmony.vocabulary import encoding
 from services.text.structure import offered
@@ -99,9 +99,10 @@ def response_format(format: JsonSchema) -> str:
 def history(messages: Sequence[Message]) -> Iterator[Said]:
     """The messages after the leading instructions. Reasoning stays only in the tool loop that is still open."""
     rest = messages[len(leading(messages)) :]
-    names = {call.id: call.name for m in rest for call in m.calls}
-    answered = max((i for i, m in enumerate(rest) if _is_answer(m)), default=-1)
+    names: dict[str, str] = {}  # of the calls so far
+    answered = last_answer(rest)
     for i, message in enumerate(rest):
+        names |= {call.id: call.name for call in message.calls}
         if message.role is Role.ASSISTANT:
             yield from _assistant(message, thinks=i > answered)
         elif message.role is Role.TOOL:
@@ -111,10 +112,6 @@ def history(messages: Sequence[Message]) -> Iterator[Said]:
             yield Said.from_role_and_content(Speaker.DEVELOPER, content)
         else:
             yield Said.from_role_and_content(Speaker.USER, message.text)
-
-
-def _is_answer(message: Message) -> bool:
-    return message.role is Role.ASSISTANT and not message.calls
 
 
 def _assistant(message: Message, *, thinks: bool) -> Iterator[Said]:

@@ -18,6 +18,9 @@ GOOD: dict[str, Any] = {
     "recursion": {"type": "object", "properties": {"next": {"$ref": "#"}}},
     "bounded": {"type": "array", "minItems": 1, "maxItems": 1024},
 }
+GOOD |= {
+    "unknown keywords, whatever is in them": {"x": {"minItems": "3", "allOf": 5, "patternProperties": 5}},
+}
 BAD: dict[str, tuple[Any, str]] = {
     "not": ({"not": {}}, "not is not supported"),
     "below a definition": ({"$defs": {"a": {"uniqueItems": True}}}, "uniqueItems"),
@@ -29,7 +32,10 @@ BAD: dict[str, tuple[Any, str]] = {
         {"patternProperties": {"a": {}}, "properties": {"b": {}}},
         "patternProperties",
     ),
-    "a bound too large": ({"type": "string", "maxLength": 1025}, "maxLength is at most 1024"),
+    "a bound too large": ({"type": "string", "maxLength": 257}, "maxLength is at most 256"),
+    "half of a surrogate pair": ({"const": "\ud800"}, "surrogate"),
+    "a quantifier beyond all numbers": ({"pattern": "a{99999999999999999999}"}, "regular expression"),
+    "a pattern deeper than a parser": ({"pattern": "(" * 5000}, "regular expression"),
     "a bound that is no number": ({"minItems": "3"}, "minItems|type"),
     "a type that is none": ({"type": "object", "properties": {"a": {"type": 5}}}, "properties/a/type"),
 }
@@ -61,10 +67,15 @@ def test_bounds_hold_at_their_edges() -> None:
         read_schema(json.dumps({"enum": [*wide, -1]}))
 
 
+WEIRD = st.one_of(
+    st.text(max_size=5), st.sampled_from(["\ud800", "a{9999999999999}", "(" * 3000, "a{2,1}", "[", "#/x"])
+)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5)),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), WEIRD),
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
             st.dictionaries(

@@ -168,6 +168,13 @@ def test_a_hopeless_stream_is_given_up(text: str) -> None:
     assert parser.over
 
 
+def test_a_hopeless_stream_stays_so_in_any_split() -> None:
+    ids = ids_of("<|start|>user<|message|>hi<|end|><|start|>assistant" + FINAL + "Hello<|return|>")
+    for cuts in ((), range(len(ids))):
+        read = Read(ids, cuts)
+        assert (read.pieces, read.flaw) == ([], "foreign_role")
+
+
 def test_a_double_channel_of_visible_ones_is_an_answer() -> None:
     read = Read(ids_of("<|channel|>commentary<|channel|>final<|message|>Hi<|return|>"))
     assert (read.of(C), read.flaw, read.mended) == ("Hi", "", ["odd_header"])

@@ -16,6 +16,9 @@ from services.core.request import (
     Role,
     ToolCall,
 )
+from services.text.checkpoint import CheckpointError
+from services.text.harmony import vocabulary
+from services.text.harmony.family import Harmony
 from services.text.harmony.render import render
 from services.text.harmony.vocabulary import FIRST_CONTROL, check
 
@@ -162,3 +165,11 @@ def test_a_prompt_of_a_tool_loop_goes_on_from_the_one_before() -> None:
 
 def test_the_installed_harmony_is_the_pinned_one() -> None:
     check()
+
+
+def test_another_harmony_stops_a_gateway_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        vocabulary, "PINNED", "<|start|>functions.f to=assistant<|channel|>commentary<|message|>x<|end|>"
+    )
+    with pytest.raises(CheckpointError, match=r"install oss-harmony 0\.0\.11 last"):
+        Harmony.load(Path(__file__).parents[3] / "golden" / "gptoss")
