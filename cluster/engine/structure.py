@@ -17,12 +17,11 @@ MAX_DEPTH = 32  # objects and arrays within each other, the tag's own included
 MAX_VALUES = 5000  # numbers, strings, objects, arrays and keys
 MAX_TEXT = 32 * 1024  # letters of all texts and keys together
 MAX_PATTERN = 512  # letters of a regular expression
-MAX_WEIGHT = 256  # letters that patterns spell, counted repetitions written out
-MAX_STARS = 8  # of * and + in a pattern
-MAX_OPTIONS = 4  # of ? in a pattern
-MAX_RANGES = 2  # of {m,n} in a pattern
-MAX_LENGTH = 256  # characters of a string that has a length
-MAX_LENGTHS = 512  # of all of them
+MAX_WEIGHT = 128  # letters that patterns spell, counted repetitions written out
+MAX_REPEATS = 4  # of *, +, ? and {m,n} in a pattern
+MAX_RANGED = 16  # letters under {m,n} in a pattern that has another repetition too
+MAX_LENGTH = 128  # characters of a string that has a length
+MAX_LENGTHS = 256  # of all of them
 MAX_OPTIONAL = 64  # properties that are not required; all those of an open object count, and twice
 
 FORMATS = (
@@ -192,14 +191,13 @@ class Walk:
             raise invalid(f"a pattern is longer than {MAX_PATTERN} characters")
         written = weigh(pattern)
         if written.nested:
-            raise invalid("a pattern repeats a group that holds a repetition")
-        for many, limit, name in (
-            (written.stars, MAX_STARS, "* and +"),
-            (written.options, MAX_OPTIONS, "?"),
-            (written.ranges, MAX_RANGES, "{m,n}"),
-        ):
-            if many > limit:
-                raise invalid(f"a pattern has more than {limit} of {name}")
+            raise invalid("a pattern repeats a group that holds a repetition, or counts one that holds |")
+        if written.repeats > MAX_REPEATS:
+            raise invalid(f"a pattern has more than {MAX_REPEATS} of *, +, ? and {{m,n}}")
+        if written.repeats > 1 and written.ranged > MAX_RANGED:
+            raise invalid(
+                f"a pattern spells more than {MAX_RANGED} letters under {{m,n}} beside another repetition"
+            )
         self._weight += written.letters
         if self._weight > MAX_WEIGHT:
             raise invalid(f"patterns with their repetitions written out are longer than {MAX_WEIGHT}")
@@ -210,30 +208,32 @@ ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<low>\d+)(?P<comma>,)?(?
 
 
 class Written(NamedTuple):
-    """A pattern or a part of it: letters with counted repetitions written out, and what it repeats how."""
+    """A pattern or a part of it: letters with counts written out, those under {m,n}, repetitions, alternatives."""
 
     letters: int = 0
-    stars: int = 0
-    options: int = 0
-    ranges: int = 0
-    counts: int = 0  # {n}: one way to match
+    ranged: int = 0
+    repeats: int = 0
+    forks: int = 0
     nested: bool = False
 
     def joined(self, other: "Written") -> "Written":
         return Written(
             self.letters + other.letters,
-            self.stars + other.stars,
-            self.options + other.options,
-            self.ranges + other.ranges,
-            self.counts + other.counts,
+            self.ranged + other.ranged,
+            self.repeats + other.repeats,
+            self.forks + other.forks,
             self.nested or other.nested,
         )
 
-    def repeated(self, **more: int) -> "Written":
-        inner = self.stars + self.ranges + self.counts
-        nested = self.nested or inner > 0 or (self.options > 0 and "stars" not in more)
-        grown = {name: getattr(self, name) + many for name, many in more.items()}
-        return self._replace(**grown, nested=nested)
+    def starred(self) -> "Written":
+        return self._replace(repeats=self.repeats + 1, nested=self.nested or self.repeats > 0)
+
+    def counted(self, low: str, comma: str | None, high: str) -> "Written":
+        letters = self.letters * max(1, int(high or low))
+        written = self._replace(letters=letters, nested=self.nested or self.repeats + self.forks > 0)
+        if not comma or low == high:
+            return written
+        return written._replace(ranged=letters, repeats=self.repeats + 1)
 
 
 def weigh(pattern: str) -> Written:
@@ -248,23 +248,17 @@ def weigh(pattern: str) -> Written:
             case ")" if len(groups) > 1:
                 last = groups.pop().joined(last)
             case "*" | "+":
-                last = last.repeated(stars=1)
+                last = last.starred()
             case "?":
-                last = last._replace(options=last.options + 1)
+                last = last._replace(repeats=last.repeats + 1)
             case "|":
-                pass
+                groups[-1] = groups[-1].joined(Written(forks=1))
             case _ if atom["low"]:
-                last = counted(last, int(atom["low"]), atom["comma"], atom["high"])
+                last = last.counted(atom["low"], atom["comma"], atom["high"])
             case _:
                 groups[-1] = groups[-1].joined(last)
                 last = Written(letters=1)
     return reduce(Written.joined, (*groups, last))
-
-
-def counted(part: Written, low: int, comma: str | None, high: str) -> Written:
-    times = max(1, int(high or low))
-    written = part._replace(letters=part.letters * times)
-    return written.repeated(ranges=1) if comma and str(low) != high else written.repeated(counts=1)
 
 
 def listed(value: Any) -> list[Any]:

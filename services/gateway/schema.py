@@ -15,7 +15,7 @@ from services.core.request import Schema
 MAX_BYTES = 32 << 10
 MAX_DEPTH = 24  # of nested JSON values
 MAX_VALUES = 4096  # of JSON values and keys
-MAX_LENGTH = 256  # characters of a string that has a bound: the grammar unrolls it
+MAX_LENGTH = 128  # characters of a string that has a bound: the grammar unrolls it
 MAX_COUNT = 1024  # of items and properties
 
 BOUNDS = dict.fromkeys(("minLength", "maxLength"), MAX_LENGTH) | dict.fromkeys(

@@ -32,7 +32,7 @@ BAD: dict[str, tuple[Any, str]] = {
         {"patternProperties": {"a": {}}, "properties": {"b": {}}},
         "patternProperties",
     ),
-    "a bound too large": ({"type": "string", "maxLength": 257}, "maxLength is at most 256"),
+    "a bound too large": ({"type": "string", "maxLength": 129}, "maxLength is at most 128"),
     "half of a surrogate pair": ({"const": "\ud800"}, "surrogate"),
     "a quantifier beyond all numbers": ({"pattern": "a{99999999999999999999}"}, "regular expression"),
     "a pattern deeper than a parser": ({"pattern": "(" * 5000}, "regular expression"),
