@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from cluster.models.smollm2 import RECIPE, prepare
-from cluster.models.staging import MANIFEST, staged, verify
+from cluster.models.staging import reusable, staged
 
 CONTEXT_LENGTH = 2048
 VOCAB_SIZE = 49152
@@ -25,8 +25,7 @@ def build(target: Path, smollm2: Path) -> Path:
 
     The same seed gives the same weights. Raises CheckpointError when a present folder was changed.
     """
-    if (target / MANIFEST).is_file():
-        verify(target)
+    if reusable(target, RECIPE):
         return target
     with staged(target, RECIPE) as stage:
         write_weights(stage)

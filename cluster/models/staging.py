@@ -90,6 +90,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest)
 
 
+def reusable(target: Path, source: str) -> bool:
+    """Whether the folder was made from this source, and whole; what was made from another one goes.
+
+    Raises CheckpointError when it was changed since.
+    """
+    manifest = read_manifest(target)
+    if manifest is None:
+        return False
+    if manifest["source"] != source:
+        shutil.rmtree(target)
+        return False
+    verify(target)
+    return True
+
+
 def verify(folder: Path, *, full: bool = False) -> None:
     """Raise CheckpointError, naming the file, when the folder is not what its manifest says.
 

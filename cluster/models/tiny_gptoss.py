@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from cluster.models.harmony import STOP_IDS, write_tokenizer
-from cluster.models.staging import MANIFEST, staged, verify
+from cluster.models.staging import reusable, staged
 
 CONTEXT_LENGTH = 131_072
 VOCAB_SIZE = 201_088
@@ -24,8 +24,7 @@ def build(target: Path) -> Path:
 
     The same seed gives the same weights. Raises CheckpointError when a present folder was changed.
     """
-    if (target / MANIFEST).is_file():
-        verify(target)
+    if reusable(target, RECIPE):
         return target
     with staged(target, RECIPE) as stage:
         write_weights(stage)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models.staging import MANIFEST, CheckpointError, staged, verify
+from cluster.models.staging import MANIFEST, CheckpointError, reusable, staged, verify
 
 
 @pytest.fixture
@@ -30,6 +30,12 @@ def test_the_first_of_two_makers_wins(tmp_path: Path) -> None:
             (early / "weights").write_bytes(b"5678")
     assert (folder / "weights").read_bytes() == b"5678"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_another_recipe_made_is_made_anew(checkpoint: Path) -> None:
+    assert reusable(checkpoint, "test")
+    assert not reusable(checkpoint, "test/2")
+    assert not checkpoint.exists()
 
 
 def test_an_intact_folder_verifies(checkpoint: Path) -> None:
