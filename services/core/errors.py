@@ -3,8 +3,10 @@
     HeadraceError
     ├── InvalidRequest      INVALID_ARGUMENT     caller: change the named fields
     ├── Unauthenticated     UNAUTHENTICATED      caller: send a valid key
-    ├── NotFound            NOT_FOUND            caller: no such model or session (or another tenant's)
+    ├── NotFound            NOT_FOUND            caller: no such model, session or turn (or another tenant's)
     ├── Conflict            ABORTED              caller: read the session again, then retry
+    ├── Precondition        FAILED_PRECONDITION  caller: another idempotency key, or the same request
+    ├── OutOfRange          OUT_OF_RANGE         caller: resume from a position that was read
     ├── Forbidden           PERMISSION_DENIED    caller: use a key with the scope that is named
     ├── UnsafeInput         PERMISSION_DENIED    caller: the operator's screen refuses this input
     ├── Full                RESOURCE_EXHAUSTED   caller: retry after the delay
@@ -65,6 +67,14 @@ class NotFound(HeadraceError):
 
 class Conflict(HeadraceError):
     outcome = Outcome.CONFLICT
+
+
+class Precondition(HeadraceError):
+    outcome = Outcome.PRECONDITION
+
+
+class OutOfRange(HeadraceError):
+    outcome = Outcome.OUT_OF_RANGE
 
 
 class Forbidden(HeadraceError):

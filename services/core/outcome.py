@@ -11,6 +11,8 @@ class Outcome(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    PRECONDITION = "precondition"
+    OUT_OF_RANGE = "out_of_range"
     FORBIDDEN = "forbidden"
     UNSAFE_INPUT = "unsafe_input"
     REFUSED_FULL = "refused_full"

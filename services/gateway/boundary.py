@@ -27,6 +27,8 @@ CODES = {
     Outcome.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Outcome.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.CONFLICT: grpc.StatusCode.ABORTED,
+    Outcome.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.OUT_OF_RANGE: grpc.StatusCode.OUT_OF_RANGE,
     Outcome.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Outcome.UNSAFE_INPUT: grpc.StatusCode.PERMISSION_DENIED,
     Outcome.REFUSED_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,

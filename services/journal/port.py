@@ -1,6 +1,8 @@
-"""What a turn's journal promises, whoever keeps it."""
+"""What a turn's journal promises, whoever keeps it: the one in this process, and the store that outlives it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from services.core.events import Event
@@ -21,3 +23,126 @@ class Journal(Protocol):
     async def read(self, after: int) -> Sequence[Entry]:
         """All events numbered above `after`; waits for one. Empty once the terminal event was read."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An idempotency key with the request it stands for."""
+
+    key: str
+    digest: str  # of the request; hexadecimal
+    keep: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a turn is, apart from its events: enough for another gateway to go on with it."""
+
+    turn: str
+    tenant: str
+    gateway: str  # that runs it
+    epoch: int  # how often it changed hands
+    request: bytes  # of the caller; opaque here
+    seconds: float  # to the turn's deadline
+    keep: float  # seconds that the journal is kept after its end
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive events of one turn, the first numbered `first`. None keeps the turn's record alive and asks
+    for news of it."""
+
+    turn: str
+    tenant: str
+    epoch: int
+    first: int
+    events: Sequence[Event]
+    ended: bool  # the last one is terminal
+    keep: float
+
+
+class Verdict(StrEnum):
+    KEPT = "kept"
+    CANCELLED = "cancelled"  # kept; and somebody asked to end the turn
+    REALIGN = "realign"  # not kept: the store's last event is `Reply.seq`
+    FENCED = "fenced"  # not kept: another gateway has the turn
+    GONE = "gone"  # not kept: the store knows no such turn
+
+
+class Reply(NamedTuple):
+    verdict: Verdict
+    seq: int  # of the last event that the store has
+    size: int  # bytes of this turn's events in the store
+
+
+class Stored(NamedTuple):
+    """A turn as the store has it. `ended`: its last event is terminal."""
+
+    record: Record
+    seq: int
+    ended: bool
+    cancelled: bool
+
+
+class Page(NamedTuple):
+    """Entries as one epoch wrote them."""
+
+    epoch: int
+    entries: Sequence[Entry]
+
+
+class JournalStore(Protocol):
+    """Keeps turns beyond the process that runs them. Every verb raises StoreAway; each can be repeated after
+    a lost reply.
+
+    The writer of a turn is the gateway that created it or took it over last: `epoch` rises with every
+    takeover, and what an older epoch appends is refused.
+    """
+
+    async def create(self, record: Record) -> str:
+        """Stores a turn without events and claims its key, both or neither. Returns the id of the turn that
+        has the key: this one's, or that of the one that was first. Raises Precondition if that one's request
+        was another."""
+        ...
+
+    async def claimed(self, tenant: str, claim: Claim) -> str:
+        """The id of the turn that has the key, or "". Raises Precondition if its request was another."""
+        ...
+
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Reply]:
+        """All batches in one round trip, each judged by itself."""
+        ...
+
+    async def find(self, turn: str) -> Stored | None: ...
+
+    async def read(self, turn: str, tenant: str, after: int) -> Sequence[Page]:
+        """Entries numbered above `after`, oldest first."""
+        ...
+
+    async def cancel(self, turn: str) -> None:
+        """Asks the turn's gateway to end it. Nothing happens to one that has ended or is gone."""
+        ...
+
+    async def take(self, stored: Stored, gateway: str) -> Record | None:
+        """Makes `gateway` the writer, with the next epoch; None if it ended or another one was faster."""
+        ...
+
+    async def beat(self, gateway: str, seconds: float) -> None:
+        """This gateway lives for so many seconds more; 0 says that it leaves."""
+        ...
+
+    async def lapsed(self) -> Sequence[str]:
+        """Gateways that said they live and whose time has passed."""
+        ...
+
+    async def orphans(self, gateway: str) -> Sequence[str]:
+        """Running turns of that gateway. With none left, it is forgotten."""
+        ...
+
+
+class Limits(NamedTuple):
+    """Of a turn in the store."""
+
+    bytes: int
+    keep: Mapping[str, float]  # seconds after the end, by tenant

@@ -22,6 +22,23 @@ class ReasoningEffort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASONING_EFFORT_MEDIUM: _ClassVar[ReasoningEffort]
     REASONING_EFFORT_HIGH: _ClassVar[ReasoningEffort]
 
+class ContextPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONTEXT_POLICY_REFUSE: _ClassVar[ContextPolicy]
+    CONTEXT_POLICY_DROP_OLDEST: _ClassVar[ContextPolicy]
+    CONTEXT_POLICY_SUMMARIZE: _ClassVar[ContextPolicy]
+
+class SessionBusy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SESSION_BUSY_ABORT: _ClassVar[SessionBusy]
+    SESSION_BUSY_QUEUE: _ClassVar[SessionBusy]
+
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_CONFIRMED: _ClassVar[Durability]
+    DURABILITY_UNCONFIRMED: _ClassVar[Durability]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -39,6 +56,14 @@ REASONING_EFFORT_UNSPECIFIED: ReasoningEffort
 REASONING_EFFORT_LOW: ReasoningEffort
 REASONING_EFFORT_MEDIUM: ReasoningEffort
 REASONING_EFFORT_HIGH: ReasoningEffort
+CONTEXT_POLICY_REFUSE: ContextPolicy
+CONTEXT_POLICY_DROP_OLDEST: ContextPolicy
+CONTEXT_POLICY_SUMMARIZE: ContextPolicy
+SESSION_BUSY_ABORT: SessionBusy
+SESSION_BUSY_QUEUE: SessionBusy
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_CONFIRMED: Durability
+DURABILITY_UNCONFIRMED: Durability
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_STOP_SEQUENCE: FinishReason
@@ -165,7 +190,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "messages", "session", "sampling", "max_tokens", "min_tokens", "stop", "tools", "tool_choice", "response_format", "reasoning", "logprobs", "n", "ignore_eos")
+    __slots__ = ("model", "messages", "session", "sampling", "max_tokens", "min_tokens", "stop", "tools", "tool_choice", "response_format", "reasoning", "logprobs", "n", "ignore_eos", "idempotency_key", "linger_seconds", "timeout_seconds", "durable", "context_policy", "session_busy")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +205,12 @@ class GenerateRequest(_message.Message):
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    LINGER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_POLICY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_BUSY_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     session: str
@@ -194,21 +225,29 @@ class GenerateRequest(_message.Message):
     logprobs: int
     n: int
     ignore_eos: bool
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., session: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., ignore_eos: _Optional[bool] = ...) -> None: ...
+    idempotency_key: str
+    linger_seconds: int
+    timeout_seconds: int
+    durable: bool
+    context_policy: ContextPolicy
+    session_busy: SessionBusy
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., session: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., linger_seconds: _Optional[int] = ..., timeout_seconds: _Optional[int] = ..., durable: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., session_busy: _Optional[_Union[SessionBusy, str]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "migrations")
+    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "migrations", "takeovers")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MIGRATIONS_FIELD_NUMBER: _ClassVar[int]
+    TAKEOVERS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int
     migrations: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., migrations: _Optional[int] = ...) -> None: ...
+    takeovers: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., migrations: _Optional[int] = ..., takeovers: _Optional[int] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token", "logprob", "top")
@@ -229,7 +268,7 @@ class Alternative(_message.Message):
     def __init__(self, token: _Optional[bytes] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("turn", "model", "message", "finish_reason", "usage", "session_version", "stop_sequence", "logprobs", "more")
+    __slots__ = ("turn", "model", "message", "finish_reason", "usage", "session_version", "stop_sequence", "logprobs", "more", "durability", "messages_dropped")
     TURN_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +278,8 @@ class GenerateResponse(_message.Message):
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_DROPPED_FIELD_NUMBER: _ClassVar[int]
     turn: str
     model: str
     message: Message
@@ -248,7 +289,9 @@ class GenerateResponse(_message.Message):
     stop_sequence: str
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
     more: _containers.RepeatedCompositeFieldContainer[Choice]
-    def __init__(self, turn: _Optional[str] = ..., model: _Optional[str] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., session_version: _Optional[int] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., more: _Optional[_Iterable[_Union[Choice, _Mapping]]] = ...) -> None: ...
+    durability: Durability
+    messages_dropped: int
+    def __init__(self, turn: _Optional[str] = ..., model: _Optional[str] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., session_version: _Optional[int] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., more: _Optional[_Iterable[_Union[Choice, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ..., messages_dropped: _Optional[int] = ...) -> None: ...
 
 class Choice(_message.Message):
     __slots__ = ("message", "finish_reason", "stop_sequence", "logprobs")
@@ -263,7 +306,7 @@ class Choice(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class StreamEvent(_message.Message):
-    __slots__ = ("seq", "started", "delta", "usage", "finished", "error", "reasoning", "tool_call", "choice")
+    __slots__ = ("seq", "started", "delta", "usage", "finished", "error", "reasoning", "tool_call", "rewind", "choice", "epoch")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -272,7 +315,9 @@ class StreamEvent(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
+    REWIND_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     seq: int
     started: Started
     delta: Delta
@@ -281,18 +326,30 @@ class StreamEvent(_message.Message):
     error: Error
     reasoning: ReasoningDelta
     tool_call: ToolCallDelta
+    rewind: Rewind
     choice: int
-    def __init__(self, seq: _Optional[int] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., reasoning: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., choice: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, seq: _Optional[int] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., reasoning: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., rewind: _Optional[_Union[Rewind, _Mapping]] = ..., choice: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class Rewind(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[Message]
+    def __init__(self, answers: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("turn", "model", "prompt_tokens")
+    __slots__ = ("turn", "model", "prompt_tokens", "resumable", "messages_dropped")
     TURN_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_DROPPED_FIELD_NUMBER: _ClassVar[int]
     turn: str
     model: str
     prompt_tokens: int
-    def __init__(self, turn: _Optional[str] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
+    resumable: bool
+    messages_dropped: int
+    def __init__(self, turn: _Optional[str] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., resumable: _Optional[bool] = ..., messages_dropped: _Optional[int] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("text", "tokens", "logprobs")
@@ -327,16 +384,18 @@ class ToolCallDelta(_message.Message):
     def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[str] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("reason", "stop_sequence", "session_version", "more")
+    __slots__ = ("reason", "stop_sequence", "session_version", "more", "durability")
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SESSION_VERSION_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     stop_sequence: str
     session_version: int
     more: _containers.RepeatedCompositeFieldContainer[Ending]
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop_sequence: _Optional[str] = ..., session_version: _Optional[int] = ..., more: _Optional[_Iterable[_Union[Ending, _Mapping]]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., stop_sequence: _Optional[str] = ..., session_version: _Optional[int] = ..., more: _Optional[_Iterable[_Union[Ending, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class Ending(_message.Message):
     __slots__ = ("reason", "stop_sequence")
@@ -357,6 +416,54 @@ class Error(_message.Message):
     code: int
     retry_after_ms: int
     def __init__(self, outcome: _Optional[str] = ..., message: _Optional[str] = ..., code: _Optional[int] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
+
+class ResumeTurnRequest(_message.Message):
+    __slots__ = ("turn", "after_seq", "epoch")
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    turn: str
+    after_seq: int
+    epoch: int
+    def __init__(self, turn: _Optional[str] = ..., after_seq: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class GetTurnRequest(_message.Message):
+    __slots__ = ("turn",)
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    turn: str
+    def __init__(self, turn: _Optional[str] = ...) -> None: ...
+
+class CancelTurnRequest(_message.Message):
+    __slots__ = ("turn",)
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    turn: str
+    def __init__(self, turn: _Optional[str] = ...) -> None: ...
+
+class Turn(_message.Message):
+    __slots__ = ("id", "state", "seq", "epoch", "answer", "error")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Turn.State]
+        RUNNING: _ClassVar[Turn.State]
+        FINISHED: _ClassVar[Turn.State]
+        FAILED: _ClassVar[Turn.State]
+    STATE_UNSPECIFIED: Turn.State
+    RUNNING: Turn.State
+    FINISHED: Turn.State
+    FAILED: Turn.State
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    state: Turn.State
+    seq: int
+    epoch: int
+    answer: GenerateResponse
+    error: Error
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[Turn.State, str]] = ..., seq: _Optional[int] = ..., epoch: _Optional[int] = ..., answer: _Optional[_Union[GenerateResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class CountTokensRequest(_message.Message):
     __slots__ = ("model", "messages", "session", "tools", "tool_choice", "response_format", "reasoning")

@@ -44,6 +44,26 @@ class InferenceStub:
                 request_serializer=headrace_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_inference__pb2.StreamEvent.FromString,
                 _registered_method=True)
+        self.StartTurn = channel.unary_unary(
+                '/headrace.v1.Inference/StartTurn',
+                request_serializer=headrace_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_inference__pb2.Turn.FromString,
+                _registered_method=True)
+        self.ResumeTurn = channel.unary_stream(
+                '/headrace.v1.Inference/ResumeTurn',
+                request_serializer=headrace_dot_v1_dot_inference__pb2.ResumeTurnRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_inference__pb2.StreamEvent.FromString,
+                _registered_method=True)
+        self.GetTurn = channel.unary_unary(
+                '/headrace.v1.Inference/GetTurn',
+                request_serializer=headrace_dot_v1_dot_inference__pb2.GetTurnRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_inference__pb2.Turn.FromString,
+                _registered_method=True)
+        self.CancelTurn = channel.unary_unary(
+                '/headrace.v1.Inference/CancelTurn',
+                request_serializer=headrace_dot_v1_dot_inference__pb2.CancelTurnRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_inference__pb2.Turn.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/headrace.v1.Inference/CountTokens',
                 request_serializer=headrace_dot_v1_dot_inference__pb2.CountTokensRequest.SerializeToString,
@@ -64,6 +84,35 @@ class InferenceServicer:
     def StreamGenerate(self, request, context):
         """Runs a turn and streams it. The first event is `started`, the last is `finished` or `error`,
         and nothing follows it. After `error` the call ends with the status that the error names.
+        A stream that breaks without either is read on with ResumeTurn, from any gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTurn(self, request, context):
+        """Starts a turn that needs no reader and returns at once. GetTurn and ResumeTurn read it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTurn(self, request, context):
+        """Streams a turn from a position on: what follows it, no event missing, twice or out of order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTurn(self, request, context):
+        """The turn as far as it is. NOT_FOUND once its retention is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTurn(self, request, context):
+        """Ends a running turn; one that has ended stays as it is. Can be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +137,26 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.StreamGenerate,
                     request_deserializer=headrace_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_inference__pb2.StreamEvent.SerializeToString,
+            ),
+            'StartTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTurn,
+                    request_deserializer=headrace_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_inference__pb2.Turn.SerializeToString,
+            ),
+            'ResumeTurn': grpc.unary_stream_rpc_method_handler(
+                    servicer.ResumeTurn,
+                    request_deserializer=headrace_dot_v1_dot_inference__pb2.ResumeTurnRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_inference__pb2.StreamEvent.SerializeToString,
+            ),
+            'GetTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurn,
+                    request_deserializer=headrace_dot_v1_dot_inference__pb2.GetTurnRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_inference__pb2.Turn.SerializeToString,
+            ),
+            'CancelTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTurn,
+                    request_deserializer=headrace_dot_v1_dot_inference__pb2.CancelTurnRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_inference__pb2.Turn.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -149,6 +218,114 @@ class Inference:
             '/headrace.v1.Inference/StreamGenerate',
             headrace_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             headrace_dot_v1_dot_inference__pb2.StreamEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/StartTurn',
+            headrace_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
+            headrace_dot_v1_dot_inference__pb2.Turn.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.Inference/ResumeTurn',
+            headrace_dot_v1_dot_inference__pb2.ResumeTurnRequest.SerializeToString,
+            headrace_dot_v1_dot_inference__pb2.StreamEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/GetTurn',
+            headrace_dot_v1_dot_inference__pb2.GetTurnRequest.SerializeToString,
+            headrace_dot_v1_dot_inference__pb2.Turn.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Inference/CancelTurn',
+            headrace_dot_v1_dot_inference__pb2.CancelTurnRequest.SerializeToString,
+            headrace_dot_v1_dot_inference__pb2.Turn.FromString,
             options,
             channel_credentials,
             insecure,
