@@ -28,6 +28,7 @@ class Usage:
     cached: int = 0
     reasoning: int = 0
     migrations: int = 0  # moves to another replica after the first token
+    takeovers: int = 0  # moves to another gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Started:
     turn: str
     model: str
     prompt_tokens: int
+    resumable: bool = False  # the store has the turn
+    messages_dropped: int = 0  # by the context policy
 
 
 class Logprob(NamedTuple):
@@ -87,12 +90,33 @@ class Ending:
     stop_sequence: str = ""
 
 
+class Durability(StrEnum):
+    UNASKED = "unasked"
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another gateway goes on from here; what an older epoch said beyond is void."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Every answer is whole; what is left is to keep them."""
+
+    endings: tuple[Ending, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """`endings` has one for each answer, `ending` is the first one's."""
 
     endings: tuple[Ending, ...]
     session_version: int = 0
+    durability: Durability = Durability.UNASKED
 
     @property
     def ending(self) -> Ending:
@@ -104,4 +128,16 @@ class Failed:
     error: HeadraceError
 
 
-Event = Started | Delta | ReasoningDelta | CallDelta | Restarted | Usage | Finished | Failed
+Event = (
+    Started
+    | Delta
+    | ReasoningDelta
+    | CallDelta
+    | Restarted
+    | TakenOver
+    | Answered
+    | Usage
+    | Finished
+    | Failed
+)
+Terminal = Finished | Failed
