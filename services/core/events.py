@@ -79,9 +79,13 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """What came of this answer so far is void: nothing of it was visible, and it is sampled again."""
+    """What came of this answer so far is void: nothing of it was visible, and it is sampled again.
+
+    `held`: to its format, since the model broke it.
+    """
 
     choice: int
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ def unpack(data: bytes) -> Kept:
     return msgspec.msgpack.decode(data, type=Kept)
 
 
+def request_of(kept: Kept) -> pb.GenerateRequest:
+    return pb.GenerateRequest.FromString(kept.request)
+
+
 def tenant_of(kept: Kept) -> Tenant:
     return Tenant(kept.tenant, kept.key, frozenset(map(Scope, kept.scopes)))
 

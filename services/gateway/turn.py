@@ -10,9 +10,9 @@ from services.core.errors import Cancelled, Full, HeadraceError
 from services.core.events import Durability, Ending, Event, Failed, Finished, Started, TakenOver, Usage
 from services.core.outcome import Outcome
 from services.core.request import Tenant
-from services.gateway.asked import Asked
+from services.gateway.asked import Asked, Kept
 from services.journal.memory import MemoryJournal
-from services.journal.port import Record, Verdict
+from services.journal.port import Claim, Record, Verdict
 from services.telemetry import metrics
 from services.telemetry.logs import log
 
@@ -52,6 +52,8 @@ class Turn:
     visits: int = 0  # readers so far
     watched: float = float("-inf")  # when a reader at another gateway was last heard of
     kept: bool = False  # the store has it
+    claim: Claim | None = None
+    remembered: Kept | None = None  # what another gateway knew of it
 
     @property
     def tenant(self) -> Tenant:
@@ -68,6 +70,11 @@ class Turn:
         return Usage(
             self.prompt_tokens, completion, self.cached_tokens, reasoning, self.migrations, self.epoch
         )
+
+    def go_on(self) -> None:
+        """Raises CancelledError if the turn has ended: redis-py may swallow the cancel that came with the ending."""
+        if self.outcome is not None:
+            raise asyncio.CancelledError
 
     def start(self, prompt_tokens: int, answers: int = 1, dropped: int = 0) -> None:
         self.begin(prompt_tokens, answers)
@@ -140,7 +147,7 @@ class Turn:
             request=request,
             seconds=self.deadline.remaining(self.clock) or 0.0,
             keep=keep,
-            claim=self.asked.life.claim,
+            claim=self.claim,
         )
 
     def _end(self, outcome: Outcome) -> bool:

@@ -69,6 +69,8 @@ class Turns:
             turn.fail(Cancelled("the caller went away" if not linger else f"nobody read it for {linger:g} s"))
 
     def _settle(self, turn: Turn) -> None:
-        if turn.readers == 0 and turn.task is not None and turn.task.done() and self._all.pop(turn.id, None):
+        over = turn.readers == 0 and turn.task is not None and turn.task.done()
+        if over and self._all.get(turn.id) is turn:
+            del self._all[turn.id]
             metrics.IN_FLIGHT.dec()
             turn.held.close()

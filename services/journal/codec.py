@@ -50,7 +50,7 @@ def _pack_delta(event: Delta) -> tuple[Any, ...]:
 
 
 def _delta(text: str, ids: list[int], choice: int = 0, scores: Sequence[Any] = ()) -> Delta:
-    named = [Logprob(token, score, tuple(map(tuple, top))) for token, score, top in scores]  # type: ignore[arg-type]
+    named = [Logprob(token, score, tuple(map(tuple, top))) for token, score, top in scores]
     return Delta(text, ids, choice, named or ())
 
 
@@ -79,7 +79,7 @@ _PACK: dict[type[Event], Callable[[Any], tuple[Any, ...]]] = {
     Delta: _pack_delta,
     ReasoningDelta: lambda e: (2, e.text, e.ids, e.choice),
     CallDelta: lambda e: (3, e.index, e.arguments, e.ids, e.choice, e.id, e.name),
-    Restarted: lambda e: (4, e.choice),
+    Restarted: lambda e: (4, e.choice, e.held),
     TakenOver: lambda e: (5, e.epoch),
     Answered: lambda e: (6, _endings(e.endings)),
     Usage: lambda e: (7, e.prompt, e.completion, e.cached, e.reasoning, e.migrations, e.takeovers),

@@ -46,6 +46,11 @@ class MemoryJournal:
         return self._events
 
     @property
+    def told(self) -> Sequence[Event]:
+        """What readers may be told so far."""
+        return self._events[: self._readable]
+
+    @property
     def left(self) -> bool:
         return self._left is not None
 

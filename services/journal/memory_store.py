@@ -48,7 +48,11 @@ class MemoryJournalStore:
 
     async def create(self, record: Record) -> str:
         if (claim := record.claim) is not None:
-            if (holder := await self.claimed(record.tenant, claim)) not in ("", record.turn):
+            if (holder := await self.claimed(record.tenant, claim)) not in (
+                "",
+                record.turn,
+                claim.instead_of,
+            ):
                 return holder
             ends = self._now + claim.keep
             self._claims[record.tenant, claim.key] = record.turn, claim.digest, ends
@@ -130,9 +134,7 @@ class MemoryJournalStore:
 
     async def orphans(self, gateway: str) -> Sequence[str]:
         living = {id: kept for id in list(self._turns) if (kept := self._kept(id)) is not None}
-        turns = [
-            id for id, kept in living.items() if kept.record.gateway == gateway and not kept.ended
-        ]
+        turns = [id for id, kept in living.items() if kept.record.gateway == gateway and not kept.ended]
         if not turns:
             self._gateways.pop(gateway, None)
         return turns

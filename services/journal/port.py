@@ -34,6 +34,7 @@ class Claim:
     key: str
     digest: str  # of the request; hexadecimal
     keep: float  # seconds
+    instead_of: str = ""  # a turn that has the key, but ended before it began
 
 
 def placed(turn: str, tenant: str, claim: Claim | None) -> str:
@@ -100,6 +101,11 @@ class Stored(NamedTuple):
     seq: int
     ended: bool
     cancelled: bool
+
+    @property
+    def void(self) -> bool:
+        """It ended before it began: whoever asks again gets another try."""
+        return self.ended and self.seq < 3  # a turn that began has Started, Usage and its ending
 
 
 class Page(NamedTuple):

@@ -70,6 +70,8 @@ class Recorder:
         """From here on, what the journal gets goes to the store, whose `create` has its record."""
         self._all[recording.journal] = recording
         recording.journal.keep(self._note)
+        if len(recording.journal) > recording.journal.saved:
+            self._note(recording.journal)
 
     def forget(self, journal: MemoryJournal) -> None:
         """Nothing more of it goes to the store."""

@@ -1,10 +1,10 @@
 """Turns in Redis. X is the last hex digit of the turn's id; what one script touches is in one hash slot.
 
-    headrace:{jX}:turn:<id>               hash: gateway, epoch, seq, deadline, request, ...
-    headrace:{jX}:events:<id>             stream: entry <seq of its last event>-0 holds the events of one flush
-    headrace:{jX}:running                 hash: turn -> gateway
-    headrace:{jX}:claim:<tenant>:<hash>   turn id and request digest of an idempotency key
-    headrace:gateways                     set of gateways; headrace:gateway:<id> exists while one lives
+headrace:{jX}:turn:<id>               hash: gateway, epoch, seq, deadline, request, ...
+headrace:{jX}:events:<id>             stream: entry <seq of its last event>-0 holds the events of one flush
+headrace:{jX}:running                 hash: turn -> gateway
+headrace:{jX}:claim:<tenant>:<hash>   turn id and request digest of an idempotency key
+headrace:gateways                     set of gateways; headrace:gateway:<id> exists while one lives
 """
 
 import asyncio
@@ -31,13 +31,14 @@ from services.journal.port import (
     hashed,
     one_request,
 )
-from services.store.cipher import Cipher
+from services.store.cipher import Cipher, about
 from services.store.connect import store_errors
 
 ROOM = Path(__file__).parent
 DIGITS = "0123456789abcdef"
 VERDICTS = (Verdict.KEPT, Verdict.CANCELLED, Verdict.REALIGN, Verdict.FENCED, Verdict.GONE)
 GATEWAYS = "headrace:gateways"
+CONFIRM = 100  # ms
 
 
 class _Script:
@@ -57,9 +58,9 @@ class _Script:
 
 
 class RedisJournalStore:
-    """`ciphers` gives each tenant's; `size` of a reply counts sealed bytes."""
+    """`ciphers(tenant, turn)` gives each turn's; `size` of a reply counts sealed bytes."""
 
-    def __init__(self, client: Any, ciphers: Callable[[str], Cipher]) -> None:
+    def __init__(self, client: Any, ciphers: Callable[[str, str], Cipher]) -> None:
         self._client = client
         self._cipher = ciphers
         self._spread = isinstance(client, RedisCluster)  # a script may touch one slot only
@@ -69,17 +70,18 @@ class RedisJournalStore:
     async def create(self, record: Record) -> str:
         claim, keys = record.claim, _keys(record.turn)
         life = round((record.seconds + record.keep) * 1000)
-        about = _about(record.turn, "request")
         fields = {
             "epoch": record.epoch,
             "tenant": record.tenant,
             "keep": record.keep,
-            "request": self._cipher(record.tenant).seal(record.request, about),
+            "request": self._cipher(record.tenant, record.turn).seal(
+                record.request, about(record.turn, "request")
+            ),
         }
         held = await self._create(
             [keys[0], keys[2], *([] if claim is None else [_claim(record.turn, record.tenant, claim)])],
             *(record.turn, record.gateway, round(record.seconds * 1000), life),
-            *(("", 0) if claim is None else (claim.digest, round(claim.keep * 1000))),
+            *(("", 0, "") if claim is None else (claim.digest, round(claim.keep * 1000), claim.instead_of)),
             *(part for field in fields.items() for part in field),
         )
         return _holder(held, claim) or record.turn
@@ -98,7 +100,9 @@ class RedisJournalStore:
         several = await asyncio.gather(
             *(self._append_all([batches[i] for i in group]) for group in groups.values())
         )
-        replies = zip((i for group in groups.values() for i in group), (r for rs in several for r in rs), strict=True)
+        replies = zip(
+            (i for group in groups.values() for i in group), (r for rs in several for r in rs), strict=True
+        )
         return [reply for _, reply in sorted(replies)]
 
     async def _append_all(self, batches: Sequence[Batch]) -> list[Reply]:
@@ -112,13 +116,20 @@ class RedisJournalStore:
             args += (batch.turn, batch.epoch, batch.first, last, sealed, keep)
         flat = await self._append(keys, *args)
         return [
-            Reply(VERDICTS[flat[i]], flat[i + 1], flat[i + 2], flat[i + 3] / 1000 if flat[i + 3] >= 0 else math.inf)
+            Reply(
+                VERDICTS[flat[i]],
+                flat[i + 1],
+                flat[i + 2],
+                flat[i + 3] / 1000 if flat[i + 3] >= 0 else math.inf,
+            )
             for i in range(0, len(flat), 4)
         ]
 
     def _sealed(self, batch: Batch) -> bytes:
-        about = _about(batch.turn, str(batch.first + len(batch.events) - 1))
-        return self._cipher(batch.tenant).seal(codec.encode(batch.events), about)
+        last = batch.first + len(batch.events) - 1
+        return self._cipher(batch.tenant, batch.turn).seal(
+            codec.encode(batch.events), about(batch.turn, last)
+        )
 
     async def find(self, turn: str) -> Stored | None:
         return self._stored(turn, await self._take(_keys(turn)[::2], turn))
@@ -132,7 +143,7 @@ class RedisJournalStore:
         return [self._page(turn, tenant, int(id.partition(b"-")[0]), fields, after) for id, fields in found]
 
     def _page(self, turn: str, tenant: str, last: int, fields: dict[bytes, bytes], after: int) -> Page:
-        events = codec.decode(self._cipher(tenant).open(fields[b"b"], _about(turn, str(last))))
+        events = codec.decode(self._cipher(tenant, turn).open(fields[b"b"], about(turn, last)))
         first = last - len(events) + 1
         entries = [Entry(seq, event) for seq, event in enumerate(events, first) if seq > after]
         return Page(int(fields[b"e"]), entries)
@@ -144,7 +155,10 @@ class RedisJournalStore:
         await self._mark(_keys(turn)[:1], "cancelled")
 
     async def confirm(self, turn: str) -> bool:
-        return await confirmed(self._client, _keys(turn)[0])
+        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(_keys(turn)[0], "durable", 1)
+            pipe.wait(1, CONFIRM)
+            return int((await pipe.execute())[1]) >= 1
 
     async def beat(self, gateway: str, seconds: float) -> None:
         key = f"headrace:gateway:{gateway}"
@@ -158,14 +172,19 @@ class RedisJournalStore:
     async def lapsed(self) -> Sequence[str]:
         async with store_errors():
             known = sorted(await self._client.smembers(GATEWAYS))
-            lives = await asyncio.gather(*(self._client.exists(b"headrace:gateway:" + name) for name in known))
+            lives = await asyncio.gather(
+                *(self._client.exists(b"headrace:gateway:" + name) for name in known)
+            )
         return [name.decode() for name, alive in zip(known, lives, strict=True) if not alive]
 
     async def orphans(self, gateway: str) -> Sequence[str]:
         async with store_errors():
             shards = await asyncio.gather(*(self._client.hgetall(_running(digit)) for digit in DIGITS))
             turns = [
-                turn.decode() for shard in shards for turn, owner in shard.items() if owner == gateway.encode()
+                turn.decode()
+                for shard in shards
+                for turn, owner in shard.items()
+                if owner == gateway.encode()
             ]
             if not turns:
                 await self._client.srem(GATEWAYS, gateway)
@@ -182,7 +201,7 @@ class RedisJournalStore:
             tenant=tenant,
             gateway=head[b"gateway"].decode(),
             epoch=int(head[b"epoch"]),
-            request=self._cipher(tenant).open(head[b"request"], _about(turn, "request")),
+            request=self._cipher(tenant, turn).open(head[b"request"], about(turn, "request")),
             seconds=left / 1000,
             keep=float(head[b"keep"]),
         )
@@ -200,10 +219,6 @@ def _running(digit: str) -> str:
 
 def _claim(place: str, tenant: str, claim: Claim) -> str:
     return f"headrace:{{j{place[-1]}}}:claim:{tenant}:{hashed(tenant, claim)}"
-
-
-def _about(turn: str, what: str) -> bytes:
-    return f"{turn} {what}".encode()
 
 
 def _holder(held: bytes | None, claim: Claim | None) -> str:
