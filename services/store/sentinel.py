@@ -76,6 +76,5 @@ def pool(
 ) -> MasterPool:
     """`sentinels` and `master`: redis-py's options of the connections to either."""
     manager: Any = Sentinels(list(places), sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
-    return MasterPool(
-        name, manager, connection_class=MasterTlsConnection if tls else MasterConnection, **master
-    )
+    kind = MasterTlsConnection if tls else MasterConnection
+    return MasterPool(name, manager, connection_class=kind, **master)  # type: ignore[no-untyped-call]
