@@ -17,11 +17,10 @@ from services.core.errors import (
     StoreAway,
     Violation,
 )
-from tests.support.flaky import HOLD, Flaky, Item, Status, delta, finished, flaky, rewind, started
+from tests.support.flaky import HOLD, LOST, Flaky, Item, Status, delta, finished, flaky, rewind, started
 from tests.support.gateway import until
 
 SOON = Resume(first_pause=0.01, longest_pause=0.05, draw=lambda: 0.5)
-LOST = Status(grpc.StatusCode.UNAVAILABLE)
 
 
 def client(*endpoints: Flaky, resume: Resume | None = SOON) -> Client:
