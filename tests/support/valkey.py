@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
+import redis.asyncio
 
 from services.store.connect import Store, connect
 from tests.support.proxy import Proxy, running_proxy
@@ -73,7 +73,7 @@ def _answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=0.2) as link:
             link.sendall(b"PING\r\n")
-            return link.recv(16).startswith(b"+PONG")
+            return link.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
 
@@ -150,11 +150,18 @@ async def running_pair(*options: str, through_link: bool = True) -> AsyncIterato
 
 
 async def replica_online(primary: Valkey) -> None:
+    """As the primary sees it, and with a write acknowledged: before its first one a replica may have nothing."""
+
     def online() -> bool:
         replica = primary.info("replication").get("slave0", {})
         return bool(replica.get("state") == "online")
 
     await reached(online, "the replica did not come online")
+    async with redis.asyncio.Redis(port=primary.port) as client, asyncio.timeout(START_SECONDS):
+        acknowledged = 0
+        while not acknowledged:
+            pipe = client.pipeline(transaction=False)
+            _, acknowledged = await pipe.publish("online", "").execute_command("WAIT", 1, 500).execute()
 
 
 @dataclass(frozen=True, slots=True)
