@@ -118,7 +118,7 @@ async def store_errors() -> AsyncIterator[None]:
     """Turns "the store cannot serve" into StoreAway; the cause stays chained for the log."""
     try:
         yield
-    except (exceptions.RedisError, OSError) as error:
+    except (*AWAY, exceptions.RedisError) as error:
         known = store_error(error)
         if known is None:
             raise
