@@ -10,7 +10,6 @@ from tests.support.valkey import (  # noqa: F401
     valkey_url,
 )
 
-
 CLIENTS = {"redis": "valkey", "cluster": "cluster", "restricted": "restricted"}
 
 

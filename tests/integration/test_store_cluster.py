@@ -18,7 +18,7 @@ from services.store.connect import connect, store_errors
 from tests.support.valkey import Valkey, ValkeyCluster, running_cluster, running_valkey
 
 BUDGET = 0.25
-SLACK = 0.25  # seconds that this machine may add to a budget
+SLACK = 0.5  # seconds that this machine may add to a budget
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ async def test_a_frozen_master_costs_its_own_slots_only(shared: ValkeyCluster, c
         assert not any(lost) and time.monotonic() - begin < BUDGET + SLACK
         begin = time.monotonic()
         assert not await answered(client.incr(mine))
-        assert time.monotonic() - begin < 0.05
+        assert time.monotonic() - begin < BUDGET / 2
         async with client.pipeline(transaction=False) as pipe:
             for key in (mine, *others):
                 pipe.incr(key)
