@@ -17,6 +17,7 @@ from services.gateway.admission import Admission
 from services.gateway.settings import GatewaySettings
 from services.gateway.turn import Turn
 from services.gateway.validate import ModelLimits
+from services.routing.router import Router
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.telemetry import metrics
@@ -80,6 +81,7 @@ class Deps:
     screen: Screen
     models: Mapping[str, ServedModel]
     turns: Turns = field(default_factory=Turns)
+    router: Router = field(default_factory=Router)
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -142,7 +142,10 @@ async def generate(
     order: Order, said: Conversation, ask: Ask, model: ServedModel, deps: Deps, turn: Turn
 ) -> tuple[Ending, ...]:
     """Samples every answer. Raises the errors of Sampler.sample."""
-    sampler = Sampler(order, said, ask, model, deps.directory, turn, deps.settings.recovery)
+    wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
+    sampler = Sampler(
+        order, said, ask, model, deps.directory, turn, deps.settings.recovery, deps.router, wish
+    )
     if ask.n == 1:
         return (await sampler.sample(0),)
     return await together(sampler.sample(choice) for choice in range(ask.n))

@@ -23,7 +23,7 @@ from services.gateway.deps import ServedModel
 from services.gateway.generation import Ending as Heard
 from services.gateway.generation import Generation
 from services.gateway.turn import Count, Turn
-from services.routing.least_wait import choose
+from services.routing.router import Router, Wish
 from services.telemetry import metrics
 
 MAX_ROUTES = 3  # replicas tried for an answer
@@ -32,6 +32,7 @@ MAX_SEED = 2**63 - 1
 
 UNTOUCHED = {Cause.FULL, Cause.DRAINING, Cause.LOST, Cause.ENGINE}
 GOOD = {Cause.STOP, Cause.LENGTH}
+BAD = {Cause.LOST, Cause.ENGINE}
 
 Connection = tuple[str, int]  # a replica, and which of the connections to it
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Sampler:
     directory: Directory
     turn: Turn
     recovery: float  # seconds that a begun answer waits for a replica to go on
+    router: Router
+    wish: Wish
 
     async def sample(self, choice: int) -> Ending:
         """One answer; a second try, held to the format, if the model broke it before anything was visible.
@@ -92,6 +95,7 @@ class Sampler:
         while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
             tried.add(_connection(link))
             heard = await self._on(link, continued(order, generation.sampled), generation)
+            self._report(link, heard.cause)
             if lost is not None and heard.cause is not Cause.FULL:
                 self._moved(lost, begun)
                 lost = None
@@ -173,11 +177,21 @@ class Sampler:
         `until`, a time of the event loop's clock."""
         loop = asyncio.get_running_loop()
         while True:
-            links = self.directory.links(self.model.name)
-            link = choose(link for link in links if _connection(link) not in tried)
-            if link is not None or loop.time() >= until:
-                return link
+            links = [k for k in self.directory.links(self.model.name) if _connection(k) not in tried]
+            if (choice := self.router.choose(links, self.wish, loop.time())) is not None:
+                metrics.ROUTES.labels(self.model.name, choice.reason).inc()
+                return choice.replica
+            if loop.time() >= until:
+                return None
             await self.directory.change(min(LOOK, until - loop.time()))
+
+    def _report(self, link: Link, cause: Cause) -> None:
+        """Tells routing what came of an order; what the caller or the replica's load decided says nothing."""
+        peers, now = self.directory.links(self.model.name), asyncio.get_running_loop().time()
+        if cause in GOOD and self.router.served(link, peers, now):
+            metrics.EJECTIONS.labels(self.model.name, "slow").inc()
+        elif cause in BAD and self.router.failed(link, peers, now):
+            metrics.EJECTIONS.labels(self.model.name, "failing").inc()
 
     @property
     def _no_link(self) -> HeadraceError:

@@ -180,7 +180,7 @@ async def test_a_gateway_that_stood_still_does_not_blame_its_replicas() -> None:
         [link] = endpoint.deps.directory.links()
         await asyncio.sleep(0.1)
         time.sleep(STALE + 0.3)  # as a long collection or a stopped machine does
-        heard = link._heard
-        await until(lambda: link._heard > heard)
+        heard = link.heard_at
+        await until(lambda: link.heard_at > heard)
         assert (link.connections, link.ready) == (1, True)
         watch.cancel()
