@@ -27,7 +27,7 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
-from cluster.engine.vllm import describe, first_line, refusal, sampling, with_structure
+from cluster.engine.vllm import REFUSED, describe, first_line, refusal, sampling, with_structure
 
 
 class ReferenceEngine:
@@ -83,7 +83,10 @@ class ReferenceEngine:
         except (VLLMClientError, ValueError) as error:
             self._end(request.id, Cause.REJECTED, refusal(error))
         except EngineGenerateError as error:
-            self._end(request.id, Cause.ENGINE, first_line(error))
+            refused = request.structural_tag and request.continued and request.id in self._prefills
+            self._end(
+                request.id, *((Cause.REJECTED, REFUSED) if refused else (Cause.ENGINE, first_line(error)))
+            )
 
     def _translate(self, request: EngineRequest, output: RequestOutput) -> StepOutput:
         id, completion = request.id, output.outputs[0]

@@ -274,4 +274,5 @@ def _submit(order_id: int, order: Order) -> pb.Submit:
         turn=order.turn,
         structural_tag=order.structural_tag,
         logprobs=order.logprobs,
+        continued=order.continued,
     )

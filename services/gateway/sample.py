@@ -103,14 +103,15 @@ class Sampler:
                 return heard, generation
             if len(generation.sampled) >= order.max_tokens:  # its end was lost, not one of its tokens
                 return generation.cut(), generation
-            failure, begun = self._failure(heard), begun or bool(generation.sampled)
+            begun = begun or bool(generation.sampled)
+            failure = self._failure(heard, begun=begun)
             if heard.cause is Cause.FULL and begun:
                 tried.discard(_connection(link))
                 await self.directory.change(LOOK)
                 continue
-            if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
+            if heard.cause not in UNTOUCHED:
                 break
-            generation, losses, lost = movable, losses + 1, heard.cause
+            losses, lost = losses + 1, heard.cause
             if begun and await self._gone(link):
                 until = loop.time() + self.recovery
         generation.give_up()
@@ -151,16 +152,6 @@ class Sampler:
             for flaw in set(mended) - known:
                 self._count(flaw, "mended")
 
-    def _movable(self, order: Order, generation: Generation) -> Generation | None:
-        """What goes on elsewhere. A grammar begins with the first id, so an answer that is held to one begins
-        anew if nobody has seen it, and else ends here: None."""
-        if not (generation.sampled and order.structural_tag):
-            return generation
-        if self._seen(generation):
-            return None
-        self._void(generation.choice)
-        return self._generation(order, generation.choice)
-
     def _void(self, choice: int) -> None:
         self.turn.append(Restarted(choice))
         self.turn.counts[choice] = Count()
@@ -200,11 +191,15 @@ class Sampler:
             return Full(f"every replica of {name} is at its capacity")
         return NoReplica(f"no replica of {name} is connected")
 
-    def _failure(self, heard: Heard) -> HeadraceError:
+    def _failure(self, heard: Heard, *, begun: bool) -> HeadraceError:
         if heard.cause is Cause.FULL:
             return Full("the replicas are at their capacity")
         if heard.cause is Cause.DRAINING:
             return NoReplica("the replicas are shutting down")
+        if heard.cause is Cause.REJECTED and begun:
+            return EngineLost(
+                "the replica was lost during the turn, and another cannot go on with the answer"
+            )
         if heard.cause is Cause.REJECTED and self.order.structural_tag:
             field = "tools" if self.ask.format is None else "response_format"
             return InvalidRequest(Violation(field, f"the engine cannot follow it: {heard.detail}"))
@@ -228,7 +223,11 @@ def _reason(heard: Heard, generation: Generation) -> FinishReason:
 
 
 def continued(order: Order, sampled: Sequence[int]) -> Order:
-    """What is left of the order after these ids."""
+    """What is left of the order after these ids.
+
+    Not exact in two ways: presence and frequency penalties count the output of the new order alone, and a
+    seed begins its numbers anew.
+    """
     if not sampled:
         return order
     left = order.max_tokens - len(sampled)
@@ -237,6 +236,7 @@ def continued(order: Order, sampled: Sequence[int]) -> Order:
         prompt=[*order.prompt, *sampled],
         max_tokens=left,
         min_tokens=min(max(0, order.min_tokens - len(sampled)), left),
+        continued=len(sampled),
     )
 
 
