@@ -52,13 +52,20 @@ class Uncached(XgrammarBackend):  # type: ignore[misc]  # vLLM has no types here
         """Raises ValueError, which ends the turn before its first token, if the tag refuses what it continues."""
         tag, continued = parted(grammar_spec)
         grammar = super().compile_grammar(request_type, tag, stop_token_ids)
-        advance(grammar, continued)
+        # A budget of tokens is kept, and relaxed, where masks are made.
+        advance(grammar, continued, self.allocate_token_bitmask(1) if '"max_tokens"' in tag else None)
         return grammar
 
 
-def advance(grammar: XgrammarGrammar, ids: Sequence[int]) -> None:
-    """Put the grammar where it was after these ids. Raises ValueError if it refuses one or ends with them."""
-    # Not its own accept_tokens: that writes the ids into the log.
-    if not all(map(grammar.matcher.accept_token, ids)) or grammar.matcher.is_terminated():
-        raise ValueError("the structural tag refuses the output that it continues")
+def advance(grammar: XgrammarGrammar, ids: Sequence[int], mask: Any = None) -> None:
+    """Put the grammar where it was after these ids, with a mask made before each if there is room for one.
+
+    Raises ValueError if it refuses one or ends with them.
+    """
+    for id in ids:
+        if mask is not None:
+            grammar.fill_bitmask(mask, 0)
+        # Not its own accept_tokens: that writes the ids into the log.
+        if not grammar.matcher.accept_token(id) or grammar.matcher.is_terminated():
+            raise ValueError("the structural tag refuses the output that it continues")
     grammar.num_processed_tokens = len(ids)
