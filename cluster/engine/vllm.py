@@ -74,7 +74,7 @@ class VllmEngine:
         self._prefills: dict[int, int] = {}
         self._logprobs: dict[int, int] = {}
         self._checking: set[int] = set()
-        self._continued: set[int] = set()
+        self._continued: set[int] = set()  # turns in a grammar
         self._stats = SchedulerStats()
         self._steps = 0
         self.description = describe(llm)
@@ -163,7 +163,7 @@ class VllmEngine:
         if begins := self._prefills.pop(id, None) is not None:
             arrays.firsts.append(first(id, output))
         if reason is not None:
-            finished = finish(id, reason, tokens, refused=begins and id in self._continued)
+            finished = finish(id, reason, tokens, unbegun=begins and id in self._continued)
             arrays.finishes.append(finished)
             tokens = text_of(finished, tokens)
         if tokens:
@@ -301,12 +301,8 @@ def with_structure(request: EngineRequest, llm: AsyncLLM) -> EngineRequest:
     structure = check_structural_tag(request.structural_tag, request.stop_ids)
     if any(map(has_xgrammar_unsupported_json_features, structure.schemas)):
         raise RequestRejected("structural_tag is invalid: " + COMBINATION)
-    return replace(request, structural_tag=structure.text(output(request)))
-
-
-def output(request: EngineRequest) -> list[int]:
-    """The ids at the end of the prompt that are output."""
-    return request.prompt[len(request.prompt) - request.continued :]
+    begun = request.prompt[len(request.prompt) - request.continued :]
+    return replace(request, structural_tag=structure.text(begun))
 
 
 def refusal(error: Exception) -> str:
@@ -377,13 +373,18 @@ def text_of(end: Finished, tokens: list[int]) -> list[int]:
     return tokens if end.cause is Cause.LENGTH else []
 
 
-def finish(id: int, reason: FinishReason, tokens: Sequence[int], *, refused: bool = False) -> Finished:
-    """`refused`: if this is an error, the core could not put a grammar where the turn's output ends."""
+def finish(id: int, reason: FinishReason, tokens: Sequence[int], *, unbegun: bool) -> Finished:
     if reason is FinishReason.STOP and tokens:
         return Finished(id, Cause.STOP, stop_id=tokens[-1])
     if reason is FinishReason.LENGTH:
         return Finished(id, Cause.LENGTH)
-    if refused and not tokens:
+    return failed(id, str(reason), unbegun=unbegun and not tokens)
+
+
+def failed(id: int, reason: str, *, unbegun: bool) -> Finished:
+    """The core ended a turn by itself. `unbegun`: before the first token of one that goes on in a grammar, which
+    means that the grammar refuses what it is to go on after."""
+    if unbegun:
         return Finished(id, Cause.REJECTED, detail=REFUSED)
     return Finished(id, Cause.ENGINE, detail=f"the engine ended the turn: {reason}")
 
