@@ -62,6 +62,7 @@ class Link:
         self._on_state = on_state
         self.tried = asyncio.Event()  # set once the first attempt to connect came to an end
         self.up_at = self.heard_at = float("-inf")  # times of the event loop's clock
+        self.asked_at = float("inf")  # when the oldest ping went out that nothing was heard since
         self.pace = 0.0  # seconds between two steps that brought tokens, lately; 0 while unknown
         self._stepped: float | None = None  # the last of them, while orders are open
         self._sinks: dict[int, Sink] = {}
@@ -126,6 +127,7 @@ class Link:
         """Asks a connected replica for a sign of life; idle ones send none by themselves."""
         if self.state in (LinkState.UP, LinkState.DRAINING):
             self._commands.put_nowait(pb.Command(ping=pb.Ping()))
+            self.asked_at = min(self.asked_at, asyncio.get_running_loop().time())
 
     async def serve(self) -> str:
         """Connects, runs until the stream ends, and returns why it ended."""
@@ -234,7 +236,7 @@ class Link:
             at += count
 
     def _loaded(self, load: pb.Load) -> None:
-        self.heard_at = asyncio.get_running_loop().time()
+        self.heard_at, self.asked_at = asyncio.get_running_loop().time(), float("inf")
         self.load = Load(load.running, load.waiting, load.kv_use, load.queued_tokens, load.capacity)
 
     def _lose(self, reason: str) -> None:

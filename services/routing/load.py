@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 EPSILON = 0.25  # a replica holds at most so much above the mean before a key goes elsewhere
 SPARE = 1 / 32  # share of its capacity that a replica may always hold
-STALE_LOAD = 1.5  # seconds; a replica that was not heard for longer counts as full
+STALE_LOAD = 1.0  # seconds that a ping may stay unanswered before the replica counts as full
 PREFILL_RATE = 10_000  # tokens/s
 BATCH_WAIT = 1.0  # seconds that a full batch costs a turn
 KV_SCARCE = 0.9  # share of KV blocks from which turns begin to wait for some
@@ -45,8 +45,9 @@ class Candidate(Protocol):
         ...
 
     @property
-    def heard_at(self) -> float:
-        """When it last told its load."""
+    def asked_at(self) -> float:
+        """When the oldest ping went out that nothing was heard since; infinity if there is none. Not when it was
+        last heard: a process that stood still has not heard anybody."""
         ...
 
     @property
@@ -60,7 +61,7 @@ C = TypeVar("C", bound=Candidate)
 
 def has_room(candidate: Candidate, now: float) -> bool:
     """Whether a turn may be sent to it at all. What a replica said too long ago is not believed."""
-    fresh = now - candidate.heard_at < STALE_LOAD
+    fresh = now - candidate.asked_at < STALE_LOAD
     return candidate.ready and fresh and candidate.turns < candidate.capacity
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from cluster.engine.port import Cause, EngineRequest
 from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import sessions_pb2
+from services.routing.load import STALE_LOAD
 from services.routing.router import Wish
 from services.telemetry.metrics import EJECTIONS, ROUTES
 from tests.support.gateway import MODEL, Endpoint, ask, mint_key, running_gateway, until, user
@@ -164,14 +166,33 @@ async def test_a_replica_that_ends_every_turn_is_left_alone_for_a_while() -> Non
         assert EJECTIONS.labels(MODEL, "failing")._value.get() == before + 1
 
 
-async def test_a_replica_that_was_not_heard_of_lately_gets_no_turn() -> None:
+async def test_a_replica_that_leaves_a_ping_unanswered_gets_no_turn() -> None:
     async with running_gateway(replicas=2, sim=SIM) as endpoint:
         quiet, other = endpoint.deps.directory.links()
-        quiet.heard_at -= 2.0
+        quiet.asked_at = asyncio.get_running_loop().time() - STALE_LOAD
         assert quiet.ready
         with counted(endpoint) as taken:
             for i in range(4):
                 await endpoint.inference.Generate(ask(f"{i}", max_tokens=2), metadata=endpoint.auth)
         assert taken == {other.name: 4}
         quiet.ping()
-        await until(lambda: quiet.heard_at > other.heard_at - 1)
+        await until(lambda: quiet.asked_at == float("inf"))
+
+
+async def test_a_gateway_that_stood_still_does_not_take_its_replicas_for_full() -> None:
+    async with running_gateway(replicas=2, sim=SIM) as endpoint:
+        watch = endpoint.deps.tasks.start(endpoint.deps.directory.watch(), "directory")
+        [first, _] = endpoint.deps.directory.links()
+        heard = first.heard_at
+        await until(lambda: first.heard_at > heard)
+        turns = [
+            asyncio.ensure_future(
+                endpoint.inference.Generate(ask(f"{i}", max_tokens=4), metadata=endpoint.auth)
+            )
+            for i in range(8)
+        ]
+        await asyncio.sleep(0)
+        time.sleep(STALE_LOAD + 0.3)  # as a long collection or a stopped machine does
+        for turn in turns:
+            assert (await turn).usage.completion_tokens == 4
+        watch.cancel()

@@ -33,7 +33,7 @@ class Replica:
     kv_use: float = 0.0
     ready: bool = True
     up_at: float = 0.0
-    heard_at: float = NOW
+    asked_at: float = float("inf")
     pace: float = 0.0
 
 
@@ -52,8 +52,6 @@ def flood(
     """Sends turns that never end."""
     reasons = []
     for _ in range(turns):
-        for replica in some:
-            replica.heard_at = now
         choice = router.choose(some, wish, now)
         assert choice is not None
         choice.replica.turns += 1
@@ -70,7 +68,7 @@ REPLICA = st.builds(
     kv_use=st.floats(0, 1),
     ready=st.booleans(),
     up_at=st.floats(0, NOW),
-    heard_at=st.floats(NOW - 4, NOW),
+    asked_at=st.floats(NOW - 4, NOW) | st.just(float("inf")),
 )
 WISH = st.builds(Wish, st.none() | st.binary(min_size=16, max_size=16), st.booleans())
 
@@ -78,7 +76,7 @@ WISH = st.builds(Wish, st.none() | st.binary(min_size=16, max_size=16), st.boole
 @given(st.lists(REPLICA, max_size=8), WISH)
 def test_a_replica_that_is_full_not_ready_or_stale_is_never_chosen(some: list[Replica], wish: Wish) -> None:
     choice = Router().choose(some, wish, NOW)
-    roomy = [r for r in some if r.ready and r.turns < r.capacity and NOW - r.heard_at < STALE_LOAD]
+    roomy = [r for r in some if r.ready and r.turns < r.capacity and NOW - r.asked_at < STALE_LOAD]
     assert (choice is None) == (not roomy)
     assert choice is None or choice.replica in roomy
 
@@ -252,5 +250,4 @@ def test_an_ejected_replica_gets_nothing_comes_back_cold_and_is_the_last_resort(
     for _ in range(FAILURES):
         other.failed(some[0], some, NOW)
     some[1].turns = some[2].turns = 64
-    some[0].heard_at = NOW
     assert chosen(other.choose(some, KEY, NOW)) == ("r0", Reason.LAST_RESORT)
