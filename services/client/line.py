@@ -22,6 +22,7 @@ class Line:
     resume: Resume | None
     seconds: float  # for a short call
     budget: Budget = field(default_factory=Budget)
+    _closed: bool = False
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def tries(self, timeout: float | None, *, resume: bool) -> Tries:
@@ -54,7 +55,8 @@ class Line:
 
     def end(self, turn: str) -> None:
         """Cancels the turn in the background: its reader has left, and its engine is to know at once."""
-        self._later(self._end(turn))
+        if not self._closed:
+            self._later(self._end(turn))
 
     async def _end(self, turn: str) -> None:
         try:
@@ -69,6 +71,7 @@ class Line:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
+        self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=LAST_WORDS)
             for task in late:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.errors import HeadraceError
 from services.gateway.boundary import refuse
+from tests.support.proxy import Proxy, running_proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,57 +31,22 @@ Item = pb.StreamEvent | pb.GenerateResponse | pb.Turn | HeadraceError | Status |
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(slots=True)
-class Wire:
-    """Between caller and server: `cut` closes what is connected, `away` refuses what comes."""
-
-    target: int = 0
-    port: int = 0
-    away: bool = False
-    connections: int = 0
-    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
-
-    async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.away:
-            writer.close()
-            return
-        self.connections += 1
-        inner, outer = await asyncio.open_connection("127.0.0.1", self.target)
-        self._writers |= {writer, outer}
-        await asyncio.gather(_pump(reader, outer), _pump(inner, writer))
-        self._writers -= {writer, outer}
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    writer.close()
-
-
 class Flaky(inference_pb2_grpc.InferenceServicer):
     """Each call plays the next of `calls`, or what follows its position in `journal`; `asked` is what came.
 
     CancelTurn is answered outside of the script.
     """
 
-    def __init__(self, calls: Sequence[Sequence[Item]], journal: Sequence[Item], wire: Wire) -> None:
+    def __init__(self, calls: Sequence[Sequence[Item]], journal: Sequence[Item]) -> None:
         self.calls = list(calls)
         self.journal = journal
-        self.wire = wire
+        self.proxy: Proxy
         self.asked: list[Any] = []
         self.cancelled: list[str] = []
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.wire.port}"
+        return f"127.0.0.1:{self.proxy.port}"
 
     async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[Any]:
         async for item in self._play(request, context):
@@ -119,18 +85,14 @@ class Flaky(inference_pb2_grpc.InferenceServicer):
 
 @asynccontextmanager
 async def flaky(*calls: Sequence[Item], journal: Sequence[Item] = ()) -> AsyncIterator[Flaky]:
-    wire = Wire()
-    played, server = Flaky(calls, journal, wire), grpc.aio.server()
+    played, server = Flaky(calls, journal), grpc.aio.server()
     inference_pb2_grpc.add_InferenceServicer_to_server(played, server)
-    wire.target = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    front = await asyncio.start_server(wire.join, "127.0.0.1", 0)
-    wire.port = front.sockets[0].getsockname()[1]
     try:
-        yield played
+        async with running_proxy("127.0.0.1", port) as played.proxy:
+            yield played
     finally:
-        front.close()
-        wire.cut()
         await server.stop(0)
 
 

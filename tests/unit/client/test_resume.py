@@ -43,7 +43,7 @@ async def cut_after(stream: Stream, endpoint: Flaky, seq: int) -> AsyncIterator[
     async for event in stream:
         yield event
         if event.seq == seq and stream.resumes == 0:
-            endpoint.wire.cut()
+            endpoint.proxy.cut()
 
 
 async def test_a_connection_that_is_cut_is_made_again_and_the_stream_goes_on() -> None:
@@ -54,7 +54,7 @@ async def test_a_connection_that_is_cut_is_made_again_and_the_stream_goes_on() -
     assert [event.seq for event in events] == [1, 2, 3, 4, 5]
     assert text(events) == "abc"
     assert endpoint.asked[1] == pb.ResumeTurnRequest(turn="t1", after_seq=3, epoch=1)
-    assert (endpoint.wire.connections, stream.resumes, stream.turn) == (2, 1, "t1")
+    assert (endpoint.proxy.accepted, stream.resumes, stream.turn) == (2, 1, "t1")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_several_endpoints_take_over_from_each_other() -> None:
     async with flaky(first) as one, flaky(second) as two, client(one, two) as caller:
         events = []
         async for event in cut_after(caller.stream("Hello"), one, 2):
-            one.wire.away = True
+            one.proxy.refuse()
             events.append(event)
     assert text(events) == "ab"
     assert two.asked == [pb.ResumeTurnRequest(turn="t1", after_seq=2, epoch=1)]
@@ -194,7 +194,7 @@ async def test_a_dead_endpoint_is_given_up_and_the_position_stays() -> None:
         stream = caller.stream("Hello")
         with pytest.raises(HeadraceError) as lost:
             async for _ in cut_after(stream, endpoint, 2):
-                endpoint.wire.away = True
+                endpoint.proxy.refuse()
     assert (lost.value.code, lost.value.reached) == (grpc.StatusCode.UNAVAILABLE, False)
     assert (stream.turn, stream.seq, stream.epoch) == ("t1", 2, 1)
     assert endpoint.cancelled == []
@@ -304,10 +304,11 @@ async def test_many_streams_survive_many_cuts() -> None:
         async for event in stream:
             events.append(event)
             if event.seq % 37 == number:
-                endpoint.wire.cut()
+                endpoint.proxy.cut()
         assert [event.seq for event in events] == list(range(1, 201))
         return stream
 
-    async with flaky(journal=whole) as endpoint, client(endpoint) as caller:
+    patient = Resume(first_pause=0.02, longest_pause=0.2)
+    async with flaky(journal=whole) as endpoint, client(endpoint, resume=patient) as caller:
         streams = await asyncio.gather(*(read(caller, endpoint, number) for number in range(8)))
     assert sum(stream.resumes for stream in streams) > 8
