@@ -131,6 +131,7 @@ def test_a_reader_from_the_middle_is_always_told_of_a_rewind() -> None:
     ]
     delta = Delta(8, "!", 1)
     assert list(book.heard(delta)) == [delta]
+    assert list(Told(whole=False).rewound([Message("assistant")], 1)) == [Rewind(1, (Message("assistant"),))]
 
 
 def test_log_probabilities_of_what_was_heard_are_not_given_twice() -> None:
