@@ -1,11 +1,10 @@
 """Composition root: the only place that knows which adapter stands behind which port."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-
-from redis.asyncio import Redis
 
 from services.backend.directory import Directory
 from services.backend.link import LinkState
@@ -17,10 +16,18 @@ from services.core.tasks import Tasks
 from services.gateway.admission import Admission
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.settings import GatewaySettings
+from services.gateway.turns import Turns
+from services.journal.mirror import Mirrors
+from services.journal.port import JournalStore
+from services.journal.recorder import Recorder
+from services.journal.redis import RedisJournalStore
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
-from services.store.connect import connect, store_errors
+from services.store.breaker import State
+from services.store.check import check
+from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
+from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
 from services.tenancy.identify import Keyring
@@ -36,32 +43,45 @@ class Stores:
     keys: KeyStore
     sessions: SessionStore
     leases: LeaseSource
+    journals: JournalStore
 
 
-def redis_stores(client: Redis) -> Stores:
+def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds())
-    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable))
+    journals = RedisJournalStore(client, ciphers(settings))
+    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
 
 
-async def check_store(client: Redis) -> None:
+def ciphers(settings: GatewaySettings) -> Callable[[str, str], Cipher]:
+    """Each turn's cipher: random nonces last for a turn, and not for all turns of a tenant."""
+    if settings.master_key is None:
+        return lambda tenant, turn: Plain()
+    master = master_key(settings.master_key.get_secret_value())
+    return lru_cache(4096)(lambda tenant, turn: AesGcm(derive(master, "journal", tenant, turn)))
+
+
+async def check_store(client: Store) -> None:
     """Raises StoreAway, or ValueError if the store could evict what it was asked to keep."""
-    async with store_errors():
-        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise ValueError(f"Redis evicts keys (maxmemory-policy {policy}); set it to noeviction")
+    await check(client)
 
 
-def client_of(settings: GatewaySettings) -> Redis:
-    return connect(settings.redis_url.get_secret_value())
+def client_of(settings: GatewaySettings) -> Store:
+    url = settings.redis_url.get_secret_value()
+    return connect(url, timeout=settings.redis_timeout, on_state=note_breaker)
+
+
+def note_breaker(server: str, state: State) -> None:
+    metrics.STORE_BREAKER.labels(server).set(state is State.OPEN)
+    log.warning("store breaker", server=server, state=state)
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:
-    clock = SystemClock()
+    clock, ids = SystemClock(), RandomIds()
     tasks = Tasks(on_crash)
     return Deps(
         settings=settings,
         clock=clock,
-        ids=RandomIds(),
+        ids=ids,
         tasks=tasks,
         keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
         sessions=stores.sessions,
@@ -69,6 +89,11 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         admission=Admission(settings.max_turns),
         screen=Screen(settings.screen),
         models=models,
+        name=ids.new("gateway"),
+        journals=stores.journals,
+        recorder=Recorder(stores.journals, clock),
+        mirrors=Mirrors(stores.journals, clock, tasks.start),
+        turns=Turns(tasks),
     )
 
 

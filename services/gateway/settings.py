@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from services.core.request import Effort
+from services.store.address import parse
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
@@ -50,6 +51,12 @@ class GatewaySettings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="sessions, keys and leases"
     )
+    master_key: SecretStr | None = Field(
+        None, description="32 bytes in base64: journals and sessions are encrypted with keys made from it"
+    )
+    redis_timeout: float = Field(
+        0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
+    )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")
 
@@ -62,6 +69,15 @@ class GatewaySettings(BaseSettings):
     recovery: float = Field(
         60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
     )
+    linger: float = Field(10, ge=0, description="a stream nobody reads goes on so long, then it is cancelled")
+    retention: float = Field(
+        600, gt=0, le=86400, description="a turn's journal is kept so long after its end"
+    )
+    retentions: dict[str, float] = Field({}, description="the same for single tenants")
+    journal_bytes: int = Field(
+        16 << 20, ge=1024, description="a turn whose journal grows beyond ends RESOURCE_EXHAUSTED"
+    )
+    gateway_lease: float = Field(3, ge=0.5, description="a gateway silent so long loses its turns to another")
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )
@@ -76,6 +92,12 @@ class GatewaySettings(BaseSettings):
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _store_can_be_addressed(cls, url: SecretStr) -> SecretStr:
+        parse(url.get_secret_value())
+        return url
 
     @field_validator("screen")
     @classmethod

@@ -3,23 +3,27 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
+from services.journal.memory_store import MemoryJournalStore
+from services.journal.port import JournalStore
+from services.journal.redis import RedisJournalStore
 from services.sessions.memory import MemorySessionStore
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.store.cipher import AesGcm, derive
+from services.store.connect import Store
 from services.tenancy.keys import KeyStore
 from services.tenancy.memory import MemoryKeyStore
 from services.tenancy.redis import RedisKeyStore
 from tests.support.clock import CountingIds, FakeClock
 
-ADAPTERS = ("memory", "redis")
+ADAPTERS = ("memory", "redis", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
     keys: KeyStore
     sessions: SessionStore
+    journals: JournalStore
     clock: FakeClock
     pass_time: Callable[[float], Awaitable[None]]
 
@@ -30,10 +34,16 @@ def memory_stores() -> Stores:
     async def pass_time(seconds: float) -> None:
         clock.advance(seconds)
 
-    return Stores(MemoryKeyStore(), MemorySessionStore(clock, CountingIds()), clock, pass_time)
+    return Stores(
+        MemoryKeyStore(),
+        MemorySessionStore(clock, CountingIds()),
+        MemoryJournalStore(clock),
+        clock,
+        pass_time,
+    )
 
 
-def redis_stores(client: Redis) -> Stores:
+def redis_stores(client: Store) -> Stores:
     clock = FakeClock()
 
     async def pass_time(seconds: float) -> None:
@@ -43,4 +53,10 @@ def redis_stores(client: Redis) -> Stores:
             if (left := await client.pttl(key)) > 0:
                 await client.pexpire(key, max(0, left - round(seconds * 1000)))
 
-    return Stores(RedisKeyStore(client), RedisSessionStore(client, clock, CountingIds()), clock, pass_time)
+    return Stores(
+        RedisKeyStore(client),
+        RedisSessionStore(client, clock, CountingIds()),
+        RedisJournalStore(client, lambda tenant, turn: AesGcm(derive(bytes(32), "journal", tenant, turn))),
+        clock,
+        pass_time,
+    )
