@@ -63,7 +63,8 @@ class Sampler:
         order = replace(self.order, sampling=reseeded(self.order.sampling, choice))
         if past.held:
             order = self._strict(order)
-        heard, generation = await self._on_replicas(order, self._resumed(order, choice, past))
+        generation = self._resumed(order, choice, past)
+        heard = generation.whole(order.max_tokens) or await self._on_replicas(order, generation)
         if heard.flaw and not (past.held or self._seen(generation) or self.ask.ignore_eos):
             heard, generation = await self._again(order, heard, generation)
         if heard.flaw:
@@ -75,9 +76,9 @@ class Sampler:
         choice = generation.choice
         self._count(heard.flaw, "retried")
         self._void(choice, held=True)
-        order = self._strict(order)
+        order, anew = self._strict(order), self._generation(order, choice)
         try:
-            return await self._on_replicas(order, self._generation(order, choice))
+            return await self._on_replicas(order, anew), anew
         except (InvalidRequest, Internal):
             return heard, generation
 
@@ -94,15 +95,11 @@ class Sampler:
     def _count(self, flaw: str, action: str) -> None:
         metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
 
-    async def _on_replicas(self, order: Order, generation: Generation) -> tuple[Heard, Generation]:
+    async def _on_replicas(self, order: Order, generation: Generation) -> Heard:
         """An order that is refused or lost moves to another replica and goes on there after the ids it has. One
         that has begun is worth waiting for a replica, also for one that was full."""
         loop = asyncio.get_running_loop()
         tried, begun = set[Connection](), bool(generation.sampled)
-        if generation.ending.done():
-            return generation.ending.result(), generation
-        if begun and len(generation.sampled) >= order.max_tokens:
-            return generation.cut(), generation
         failure, losses, lost = self._no_link, 0, None
         until = loop.time() + self.recovery if begun else 0.0
         while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
@@ -113,9 +110,9 @@ class Sampler:
                 self._moved(lost, begun)
                 lost = None
             if heard.cause in GOOD:
-                return heard, generation
+                return heard
             if len(generation.sampled) >= order.max_tokens:  # its end was lost, not one of its tokens
-                return generation.cut(), generation
+                return generation.cut()
             begun = begun or bool(generation.sampled)
             failure = self._failure(heard, begun)
             if heard.cause is Cause.FULL and begun:
