@@ -114,7 +114,7 @@ class Sampler:
             if len(generation.sampled) >= order.max_tokens:  # its end was lost, not one of its tokens
                 return generation.cut()
             begun = begun or bool(generation.sampled)
-            failure = self._failure(heard, begun)
+            failure = self._failure(heard, begun=begun)
             if heard.cause is Cause.FULL and begun:
                 tried.discard(_connection(link))
                 await self.directory.change(LOOK)
@@ -212,7 +212,7 @@ class Sampler:
             return Full(f"every replica of {name} is at its capacity")
         return NoReplica(f"no replica of {name} is connected")
 
-    def _failure(self, heard: Heard, begun: bool) -> HeadraceError:
+    def _failure(self, heard: Heard, *, begun: bool) -> HeadraceError:
         if heard.cause is Cause.FULL:
             return Full("the replicas are at their capacity")
         if heard.cause is Cause.DRAINING:
