@@ -20,6 +20,8 @@ from services.gateway.settings import GatewaySettings
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.sessions.vault import Vault
+from services.store.cipher import master_key
 from services.store.connect import connect, store_errors
 from services.telemetry import metrics
 from services.telemetry.logs import log
@@ -38,8 +40,9 @@ class Stores:
     leases: LeaseSource
 
 
-def redis_stores(client: Redis) -> Stores:
-    sessions = RedisSessionStore(client, SystemClock(), RandomIds())
+def redis_stores(client: Redis, master: bytes = b"") -> Stores:
+    """`master`: the master key; empty leaves what is kept as it is."""
+    sessions = RedisSessionStore(client, SystemClock(), RandomIds(), Vault(master))
     return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable))
 
 
@@ -53,6 +56,11 @@ async def check_store(client: Redis) -> None:
 
 def client_of(settings: GatewaySettings) -> Redis:
     return connect(settings.redis_url.get_secret_value())
+
+
+def master_of(settings: GatewaySettings) -> bytes:
+    """The master key, empty if there is none."""
+    return b"" if settings.master_key is None else master_key(settings.master_key.get_secret_value())
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from services.core.request import Effort
+from services.store.cipher import master_key
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
@@ -50,6 +51,9 @@ class GatewaySettings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="sessions, keys and leases"
     )
+    master_key: SecretStr | None = Field(
+        None, description="32 bytes in base64: journals and sessions are encrypted with keys made from it"
+    )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")
 
@@ -65,6 +69,9 @@ class GatewaySettings(BaseSettings):
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )
+    session_ttl_limit: int = Field(
+        2_592_000, ge=60, description="a session may ask to be kept so long after its last turn"
+    )
     efforts: dict[str, Effort] = Field(
         {}, description='reasoning effort where a request names none, by "model" or "tenant/model"'
     )
@@ -76,6 +83,13 @@ class GatewaySettings(BaseSettings):
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            master_key(key.get_secret_value())
+        return key
 
     @field_validator("screen")
     @classmethod

@@ -14,7 +14,15 @@ import sys
 import uvloop
 
 from services.core.errors import Draining, StoreAway
-from services.gateway.app import build, check_store, client_of, explain_away, load_models, redis_stores
+from services.gateway.app import (
+    build,
+    check_store,
+    client_of,
+    explain_away,
+    load_models,
+    master_of,
+    redis_stores,
+)
 from services.gateway.deps import Deps
 from services.gateway.errors import load_settings, stop_with
 from services.gateway.server import bind, build_server
@@ -32,7 +40,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    deps = build(settings, redis_stores(client), load_models(settings.models))
+    deps = build(settings, redis_stores(client, master_of(settings)), load_models(settings.models))
     server = build_server(deps)
     bind(server, settings)
     await deps.directory.refresh()
