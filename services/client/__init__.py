@@ -15,7 +15,7 @@ from services.client.events import (
     Used,
 )
 from services.client.messages import JsonSchema, Message, Options, Regex, Sampling, Tool, ToolCall
-from services.client.sessions import Session
+from services.client.sessions import Exported, Session, SessionTurn, Summary
 from services.client.stream import Stream
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Delta",
     "Ending",
     "Event",
+    "Exported",
     "Finished",
     "HeadraceError",
     "JsonSchema",
@@ -37,8 +38,10 @@ __all__ = [
     "Replica",
     "Sampling",
     "Session",
+    "SessionTurn",
     "Started",
     "Stream",
+    "Summary",
     "Tls",
     "Tool",
     "ToolCall",

@@ -86,7 +86,7 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         (("models", "--endpoint", "h:9", "--key-file", "/nowhere"), exits.USAGE, "/nowhere"),
         (("status",), exits.UNREACHABLE, "no endpoint is known"),
         (("keys", "list"), exits.USAGE, "key_pepper"),
-        (("sessions", "get"), exits.USAGE, "id"),
+        (("sessions", "show"), exits.USAGE, "id"),
     ],
 )
 def test_a_mistake_costs_one_clear_message(
