@@ -36,11 +36,14 @@ INSTRUCTION = (
 class Kept:
     """`messages` are what is shown to the model, the new ones included; `dropped` is how many are not.
 
-    `summary` has to be kept in the session: it was made or extended just now.
+    `gone` and `text` give the same messages again, by `shown`. `summary` was made or extended just now, and has
+    to be kept in the session.
     """
 
     messages: Messages
     dropped: int = 0
+    gone: int = 0  # of the history's first messages, those that are shown all the same included
+    text: str = ""  # of the summary in their place
     summary: Summary | None = None
 
 
@@ -67,7 +70,7 @@ async def fitting(turns: Sequence[Messages], new: Sequence[Message], count: Coun
     """
 
     dropped = await _fewest(turns, new, count, room)
-    return Kept(_without(turns, new, dropped), len(_spoken(turns[:dropped])))
+    return shown([*chain.from_iterable(turns)], new, sum(map(len, turns[:dropped])))
 
 
 async def _fewest(turns: Sequence[Messages], new: Sequence[Message], count: Count, room: int) -> int:
@@ -104,13 +107,31 @@ async def summarized(
         return Kept((*history, *new))
     text = summary.text if summary else ""
     covered = _unbound(summary.covers if summary else 0, history, new)
-    kept = _shown(history, new, covered, text)
+    kept = shown(history, new, covered, text)
     if covered and await count(kept.messages) <= room:
         return kept
     goes = await _going(turns_of(history, new), new, count, room - limit - MARGIN)
     if goes > covered:
         text = await _summary(text, _spoken([tuple(history[covered:goes])]), count, room, limit, summarize)
     return await _cut_to_fit(history, new, max(goes, covered), text, count, room)
+
+
+def shown(history: Sequence[Message], new: Sequence[Message], gone: int, text: str = "") -> Kept:
+    """The prompt without the history's first messages, but for the system's, with a summary in their place.
+
+    The summary is the user's word, not the system's: what is in it came from them. Where a user's message follows,
+    it is put before that one's text, since some templates take no two of them in a row.
+    """
+    left_out = [tuple(history[:gone])]
+    rest = [*history[gone:], *new]
+    if text:
+        first = next((i for i, message in enumerate(rest) if message.role is not Role.SYSTEM), len(rest))
+        said = HEADING + text
+        if first < len(rest) and rest[first].role is Role.USER:
+            rest[first] = replace(rest[first], text=f"{said}\n\n{rest[first].text}")
+        else:
+            rest.insert(first, Message(Role.USER, said))
+    return Kept((*_systems(left_out), *rest), len(_spoken(left_out)), gone, text)
 
 
 async def _going(turns: Sequence[Messages], new: Sequence[Message], count: Count, room: int) -> int:
@@ -164,29 +185,11 @@ async def _cut_to_fit(
     history: Sequence[Message], new: Sequence[Message], goes: int, text: str, count: Count, room: int
 ) -> Kept:
     """The prompt with the summary. One that has more tokens in its place than it had when it was sampled is cut."""
-    kept = _shown(history, new, goes, text)
+    kept = shown(history, new, goes, text)
     while text and await count(kept.messages) > room:
         text = text[: len(text) // 2] if len(text) > LEAST_CUT else ""
-        kept = _shown(history, new, goes, text)
+        kept = shown(history, new, goes, text)
     return replace(kept, summary=Summary(goes, text)) if goes else kept
-
-
-def _shown(history: Sequence[Message], new: Sequence[Message], covered: int, text: str) -> Kept:
-    """The prompt's messages with the summary in place of those it covers.
-
-    It is the user's word, not the system's: what is in it came from them. Where a user's message follows, it is put
-    before that one's text, since some templates take no two of them in a row.
-    """
-    gone = [tuple(history[:covered])]
-    rest = [*history[covered:], *new]
-    if text:
-        first = next((i for i, message in enumerate(rest) if message.role is not Role.SYSTEM), len(rest))
-        said = HEADING + text
-        if first < len(rest) and rest[first].role is Role.USER:
-            rest[first] = replace(rest[first], text=f"{said}\n\n{rest[first].text}")
-        else:
-            rest.insert(first, Message(Role.USER, said))
-    return Kept((*_systems(gone), *rest), len(_spoken(gone)))
 
 
 def _request(text: str, messages: Sequence[Message]) -> Messages:

@@ -8,12 +8,14 @@ from redis.asyncio import Redis
 from services.sessions.memory import MemorySessionStore
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.sessions.vault import Vault
 from services.tenancy.keys import KeyStore
 from services.tenancy.memory import MemoryKeyStore
 from services.tenancy.redis import RedisKeyStore
 from tests.support.clock import CountingIds, FakeClock
 
-ADAPTERS = ("memory", "redis")
+ADAPTERS = ("memory", "redis", "sealed")
+MASTER = b"m" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ def memory_stores() -> Stores:
     return Stores(MemoryKeyStore(), MemorySessionStore(clock, CountingIds()), clock, pass_time)
 
 
-def redis_stores(client: Redis) -> Stores:
+def redis_stores(client: Redis, master: bytes = b"") -> Stores:
+    """`master`: the key under which sessions are encrypted; empty leaves them plain."""
     clock = FakeClock()
 
     async def pass_time(seconds: float) -> None:
@@ -43,4 +46,5 @@ def redis_stores(client: Redis) -> Stores:
             if (left := await client.pttl(key)) > 0:
                 await client.pexpire(key, max(0, left - round(seconds * 1000)))
 
-    return Stores(RedisKeyStore(client), RedisSessionStore(client, clock, CountingIds()), clock, pass_time)
+    sessions = RedisSessionStore(client, clock, CountingIds(), Vault(master))
+    return Stores(RedisKeyStore(client), sessions, clock, pass_time)

@@ -14,6 +14,7 @@ from services.gateway.context import (
     droppable,
     fitting,
     room_for,
+    shown,
     summarized,
     turns_of,
 )
@@ -96,6 +97,7 @@ async def test_what_fits_is_as_much_as_can_and_never_more(
     fits = [choice for choice in choices if await tokens(choice) <= room]
     assert kept.messages == (fits[0] if fits else choices[-1])
     assert kept.dropped == len(history) + len(new) - len(kept.messages)
+    assert shown(history, new, kept.gone, kept.text) == kept
 
 
 @given(conversations(), rooms)
@@ -141,7 +143,7 @@ async def test_a_turn_whose_results_are_new_stays() -> None:
     result = Message(Role.TOOL, "25", call_id="a")
     history = [*said("1"), *calling]
     kept = await fitting(turns_of(history, [result]), [result], tokens, 0)
-    assert kept == Kept((*calling, result), 2)
+    assert kept == Kept((*calling, result), 2, 2)
 
 
 def test_the_room_is_what_the_answer_leaves() -> None:
@@ -180,9 +182,10 @@ async def test_a_summary_takes_the_place_of_the_oldest_turns() -> None:
     assert kept.summary is not None and await tokens(kept.messages) <= ROOM
     covers = kept.summary.covers
     assert kept.dropped == covers - 1  # the system message stays
+    assert shown(HISTORY, NEW, kept.gone, kept.text).messages == kept.messages
     assert kept.messages[0] == BRIEF and kept.messages[2:] == (*HISTORY[covers + 1 :], *NEW)
-    shown = kept.messages[1]
-    assert (shown.role, shown.text) == (
+    told = kept.messages[1]
+    assert (told.role, told.text) == (
         Role.USER,
         f"{HEADING}{kept.summary.text}\n\n{HISTORY[covers].text}",
     )
