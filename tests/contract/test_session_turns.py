@@ -335,10 +335,10 @@ async def test_a_turn_that_writes_long_renews_its_lease(
     id, seen = await talked(stores, 0), Watched(stores.sessions)
     async with held(replace(stores, sessions=seen), id, "turn_a"):
         for _ in range(3):
-            await stores.pass_time(14.0)
+            await stores.pass_time(12.0)
             before = seen.acquired
             await until(lambda before=before: seen.acquired > before + 1)
-        await stores.pass_time(14.0)
+        await stores.pass_time(12.0)
         assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_a"
     assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
 
