@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from services.backend.directory import Directory
 from services.backend.link import LinkState
 from services.backend.port import Lease, LeaseSource
@@ -27,8 +25,10 @@ from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
 from services.sessions.vault import Vault
+from services.store.breaker import State
+from services.store.check import check
 from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
-from services.store.connect import connect, store_errors
+from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
 from services.tenancy.identify import Keyring
@@ -47,7 +47,7 @@ class Stores:
     journals: JournalStore
 
 
-def redis_stores(client: Redis, settings: GatewaySettings) -> Stores:
+def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds(), Vault(master_of(settings)))
     journals = RedisJournalStore(client, ciphers(settings))
     return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
@@ -65,16 +65,19 @@ def ciphers(settings: GatewaySettings) -> Callable[[str, str], Cipher]:
     return lru_cache(4096)(lambda tenant, turn: AesGcm(derive(master, "journal", tenant, turn)))
 
 
-async def check_store(client: Redis) -> None:
+async def check_store(client: Store) -> None:
     """Raises StoreAway, or ValueError if the store could evict what it was asked to keep."""
-    async with store_errors():
-        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise ValueError(f"Redis evicts keys (maxmemory-policy {policy}); set it to noeviction")
+    await check(client)
 
 
-def client_of(settings: GatewaySettings) -> Redis:
-    return connect(settings.redis_url.get_secret_value())
+def client_of(settings: GatewaySettings) -> Store:
+    url = settings.redis_url.get_secret_value()
+    return connect(url, timeout=settings.redis_timeout, on_state=note_breaker)
+
+
+def note_breaker(server: str, state: State) -> None:
+    metrics.STORE_BREAKER.labels(server).set(state is State.OPEN)
+    log.warning("store breaker", server=server, state=state)
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:

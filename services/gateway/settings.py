@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from services.core.request import Effort
+from services.store.address import parse
 from services.store.cipher import master_key
 
 PREFIX = "HEADRACE_"
@@ -54,6 +55,9 @@ class GatewaySettings(BaseSettings):
     master_key: SecretStr | None = Field(
         None, description="32 bytes in base64: journals and sessions are encrypted with keys made from it"
     )
+    redis_timeout: float = Field(
+        0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
+    )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")
 
@@ -92,6 +96,12 @@ class GatewaySettings(BaseSettings):
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _store_can_be_addressed(cls, url: SecretStr) -> SecretStr:
+        parse(url.get_secret_value())
+        return url
 
     @field_validator("master_key")
     @classmethod

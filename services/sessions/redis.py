@@ -20,8 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-
 from services.core.clock import Clock, Ids
 from services.core.errors import Internal, StoreAway
 from services.core.request import Message
@@ -54,7 +52,7 @@ from services.sessions.port import (
     total_bytes,
 )
 from services.sessions.vault import Seal, Vault
-from services.store.connect import store_errors
+from services.store.connect import Store, store_errors
 
 ROOM = Path(__file__).parent
 MAX_INDEX = 1 << 31  # no list is as long; the server takes no numbers without end
@@ -83,7 +81,7 @@ def _index(tenant: str) -> list[str]:
 
 
 class RedisSessionStore:
-    def __init__(self, client: Redis, clock: Clock, ids: Ids, vault: Vault | None = None) -> None:
+    def __init__(self, client: Store, clock: Clock, ids: Ids, vault: Vault | None = None) -> None:
         # redis-py types a reply as "awaitable or not"; the contract suite is the check.
         self._client: Any = client
         self._clock = clock

@@ -1,12 +1,22 @@
 import pytest
 
 from tests.contract.stores import ADAPTERS, MASTER, Stores, memory_stores, redis_stores
-from tests.support.valkey import valkey_client, valkey_server, valkey_url  # noqa: F401
+from tests.support.valkey import (  # noqa: F401
+    cluster_client,
+    restricted_client,
+    valkey_client,
+    valkey_cluster,
+    valkey_server,
+    valkey_url,
+)
+
+CLIENTS = {"redis": "valkey", "sealed": "valkey", "cluster": "cluster", "restricted": "restricted"}
 
 
 @pytest.fixture(params=ADAPTERS)
 def stores(request: pytest.FixtureRequest) -> Stores:
     if request.param == "memory":
         return memory_stores()
-    master = MASTER if request.param == "sealed" else b""
-    return redis_stores(request.getfixturevalue("valkey_client"), master)
+    client = request.getfixturevalue(f"{CLIENTS[request.param]}_client")
+    admin = request.getfixturevalue("valkey_client") if request.param == "restricted" else client
+    return redis_stores(client, admin, MASTER if request.param == "sealed" else b"")

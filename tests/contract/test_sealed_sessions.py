@@ -40,7 +40,7 @@ def holds(found: dict[bytes, list[bytes]], text: str) -> bool:
 
 async def full(client: Redis, master: bytes) -> tuple[RedisSessionStore, str]:
     """A session with the canary in all that a caller or a model writes, and a fork of it."""
-    sessions = redis_stores(client, master).sessions
+    sessions = redis_stores(client, master=master).sessions
     assert isinstance(sessions, RedisSessionStore)
     id = (await sessions.create("acme", (HELLO,), TTL, metadata={"note": CANARY})).id
     await sessions.append("acme", id, 1, (HELLO, CALLING), operation="turn_1", model="m")
@@ -123,7 +123,7 @@ async def test_a_gateway_with_another_master_key_or_none_reads_and_writes_nothin
 ) -> None:
     _, id = await full(valkey_client, MASTER)
     for master in (b"x" * 32, b""):
-        other = redis_stores(valkey_client, master).sessions
+        other = redis_stores(valkey_client, master=master).sessions
         for call in (other.get("acme", id), other.append("acme", id, 2, (HELLO,)), other.fork("acme", id)):
             with pytest.raises(Internal) as refusal:
                 await call
@@ -133,7 +133,7 @@ async def test_a_gateway_with_another_master_key_or_none_reads_and_writes_nothin
 
 async def test_a_session_from_before_the_master_key_stays_plain_and_goes_on(valkey_client: Redis) -> None:
     _, id = await full(valkey_client, b"")
-    sealing = redis_stores(valkey_client, MASTER).sessions
+    sealing = redis_stores(valkey_client, master=MASTER).sessions
     assert await sealing.append("acme", id, 2, (HELLO,), operation="turn_2") == 3
     assert (await sealing.get("acme", id)).messages == (HELLO, HELLO, CALLING, HELLO)
     assert (await redis_stores(valkey_client).sessions.get("acme", id)).version == 3

@@ -252,6 +252,6 @@ def test_no_turn_is_lost_or_doubled_in_redis(valkey_server: Valkey) -> None:
             await client.flushall()
             await client.aclose()
 
-        return redis_stores(client, MASTER), close
+        return redis_stores(client, master=MASTER), close
 
     walk(make, 40)
