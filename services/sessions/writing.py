@@ -1,7 +1,7 @@
 """One turn at a time writes to a session: the others are refused, or wait in the order in which they came."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from services.core.clock import Clock, Deadline
@@ -15,9 +15,18 @@ FIRST_LOOK, LAST_LOOK = 0.02, 0.25  # seconds between two looks of a turn that w
 
 @asynccontextmanager
 async def writing(
-    sessions: SessionStore, tenant: str, id: str, turn: str, *, queue: bool, clock: Clock, deadline: Deadline
+    sessions: SessionStore,
+    tenant: str,
+    id: str,
+    turn: str,
+    *,
+    queue: bool,
+    clock: Clock,
+    deadline: Deadline,
+    elsewhere: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[None]:
-    """Holds the session for the turn. One that is taken over by another gateway keeps its id, and so the session.
+    """Holds the session for the turn. One that is taken over by another gateway keeps its id, and so the session:
+    where `elsewhere()` says so at the end, it is not let go.
 
     Raises Conflict while another turn holds it; with `queue` it waits instead, and raises DeadlineExceeded at
     the deadline and Full if too many wait. Raises NotFound, StoreAway.
@@ -33,9 +42,10 @@ async def writing(
             over.set()
             await asyncio.gather(renewing, return_exceptions=True)
     finally:
-        # Where the store is away the lease ends by itself.
-        with suppress(StoreAway):
-            await sessions.release(tenant, id, turn)
+        if not elsewhere():
+            # Where the store is away the lease ends by itself.
+            with suppress(StoreAway):
+                await sessions.release(tenant, id, turn)
 
 
 async def _acquire(

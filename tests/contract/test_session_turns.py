@@ -280,6 +280,28 @@ async def test_writing_refuses_a_second_turn_and_lets_go_at_the_end(stores: Stor
         pass
 
 
+async def test_a_turn_that_goes_on_elsewhere_keeps_the_session(stores: Stores) -> None:
+    id, clock = await talked(stores, 0), SystemClock()
+    async with writing(
+        stores.sessions,
+        "acme",
+        id,
+        "turn_a",
+        queue=False,
+        clock=clock,
+        deadline=Deadline(None),
+        elsewhere=lambda: True,
+    ):
+        pass
+    with pytest.raises(Conflict):
+        async with held(stores, id, "turn_b"):
+            raise AssertionError("two turns write")
+    async with held(stores, id, "turn_a"):
+        pass
+    async with held(stores, id, "turn_b"):
+        pass
+
+
 async def test_turns_that_queue_write_one_after_another(stores: Stores) -> None:
     id, order, inside = await talked(stores, 0), list[str](), 0
 
