@@ -18,7 +18,7 @@ from services.client.events import (
 )
 from services.client.messages import JsonSchema, Message, Options, Regex, Sampling, Tool, ToolCall
 from services.client.retry import Resume
-from services.client.sessions import Session
+from services.client.sessions import Exported, Session, SessionTurn, Summary
 from services.client.stream import Stream
 from services.client.turns import Answer, Choice, Turn
 
@@ -29,6 +29,7 @@ __all__ = [
     "Delta",
     "Ending",
     "Event",
+    "Exported",
     "Finished",
     "HeadraceError",
     "JsonSchema",
@@ -43,8 +44,10 @@ __all__ = [
     "Rewind",
     "Sampling",
     "Session",
+    "SessionTurn",
     "Started",
     "Stream",
+    "Summary",
     "Tls",
     "Tool",
     "ToolCall",
