@@ -210,7 +210,8 @@ async def durability(turn: Turn, deps: Deps) -> Durability:
     if not turn.asked.life.durable:
         return Durability.UNASKED
     try:
-        saved = await deps.recorder.saved(turn.journal) and await deps.journals.confirm(turn.id)
+        seq = len(turn.journal)
+        saved = await deps.recorder.saved(turn.journal) and await deps.journals.confirm(turn.id, seq)
     except StoreAway:
         saved = False
     return Durability.CONFIRMED if saved else Durability.UNCONFIRMED
