@@ -1,0 +1,180 @@
+"""A gateway worker without supervisor that can be made to die at a chosen instant of a turn.
+
+`python -m tests.faults.gateway`. It is the product's worker; this process alone wraps the functions that the instants
+lie between. It says `serving` once it does, and obeys
+
+    arm INSTANT    the first turn that begins from now on and gets there takes the process along (SIGKILL)
+    block SECONDS  the event loop stands still
+    ledger         what it holds and what it counted, as JSON
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from services.gateway import pipeline, worker
+from services.gateway.admission import Admission
+from services.gateway.deps import Deps, Turns
+from services.gateway.generation import Generation
+from services.gateway.settings import GatewaySettings
+from services.telemetry import metrics
+from tests.faults.talk import obey, say
+
+KTH = 7  # tokens
+
+# Each stage is entered when the one before it is done.
+STAGES: dict[str, tuple[Any, str]] = {
+    "before claim": (Turns, "claim"),
+    "after claim": (Admission, "slot"),
+    "after reserve": (pipeline, "remember"),
+    "after remember": (pipeline, "render"),
+    "before settle": (pipeline, "settle"),
+}
+INSTANTS = (
+    "before claim",
+    "after claim",
+    "after reserve",
+    "after remember",
+    "first token",
+    "k-th token",
+    "last token",
+    "before settle",
+    "after settle",
+)
+
+armed = ""
+victim: Generation | None = None
+deps: Deps | None = None
+admitted = 0
+
+
+def arm(instant: str) -> None:
+    global armed, victim
+    armed, victim = instant, None
+    say("armed", instant)
+
+
+def at(instant: str) -> None:
+    """The instant; the process ends here if it is the one that was chosen."""
+    if instant == armed:
+        say("killed", instant)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str, instant: str) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **fields: Any) -> Any:
+        at(instant)
+        return original(*args, **fields)
+
+    setattr(owner, name, wrapped)
+
+
+def watch_tokens() -> None:
+    """Tokens count for the first answer that begins once armed: others are at instants of their own."""
+    init, tokens, ended = Generation.__init__, Generation.tokens, Generation.ended
+
+    def begun(self: Generation, *args: Any, **fields: Any) -> None:
+        global victim
+        init(self, *args, **fields)
+        if armed and victim is None:
+            victim = self
+
+    def told(self: Generation, ids: Any) -> None:
+        if self is victim:
+            before = len(self.sampled)
+            if before == 0:
+                at("first token")
+            if before < KTH <= before + len(ids):
+                at("k-th token")
+        tokens(self, ids)
+
+    def over(self: Generation, *args: Any) -> None:
+        if self is victim:
+            at("last token")
+        ended(self, *args)
+
+    Generation.__init__, Generation.tokens, Generation.ended = begun, told, over  # type: ignore[method-assign]
+
+
+def watch_settle() -> None:
+    settle = pipeline.settle
+
+    async def settled(*args: Any, **fields: Any) -> None:
+        await settle(*args, **fields)
+        at("after settle")
+
+    pipeline.settle = settled
+
+
+def watch_admission() -> None:
+    claim = Turns.claim
+
+    @functools.wraps(claim)
+    def counted(*args: Any, **fields: Any) -> Any:
+        global admitted
+        admitted += 1
+        return claim(*args, **fields)
+
+    Turns.claim = counted  # type: ignore[method-assign]
+
+
+def ledger() -> None:
+    assert deps is not None
+    outcomes = {
+        sample.labels["outcome"]: sample.value
+        for metric in metrics.TURNS.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+    held = {
+        "slots": deps.admission.held,
+        "turns": len(deps.turns._running),
+        **{f"orders at {link.lease.replica}": len(link._sinks) for link in deps.directory.links()},
+    }
+    lag = metrics.LOOP_LAG.collect()[0].samples[0].value  # type: ignore[index]
+    tasks = len(deps.tasks)
+    told = {"held": held, "admitted": admitted, "outcomes": outcomes, "lag": lag, "tasks": tasks}
+    say("ledger", json.dumps(told))
+
+
+def watch_worker() -> None:
+    build, beat, serve = worker.build, worker.beat, worker.serve
+
+    def built(*args: Any, **fields: Any) -> Deps:
+        global deps
+        deps = build(*args, **fields)
+        return deps
+
+    async def beating(*args: Any) -> None:
+        say("serving")
+        await beat(*args)
+
+    async def serving(settings: GatewaySettings, pipe: int) -> None:
+        obey({"arm": arm, "block": lambda seconds: time.sleep(float(seconds)), "ledger": ledger})
+        await serve(settings, pipe)
+
+    worker.build, worker.beat, worker.serve = built, beating, serving
+
+
+def main() -> None:
+    for instant, (owner, name) in STAGES.items():
+        before(owner, name, instant)
+    watch_settle()
+    watch_admission()
+    watch_tokens()
+    watch_worker()
+    reads, writes = os.pipe()  # the supervisor's end stays open and unread: a byte a second
+    sys.argv[1:] = [str(writes)]
+    worker.main()
+    os.close(reads)
+
+
+if __name__ == "__main__":
+    main()
