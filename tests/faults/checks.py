@@ -9,29 +9,27 @@ from tests.faults.history import History
 from tests.faults.world import World
 
 TOKENS = 150
-Running = list[tuple[History, "asyncio.Task[History]"]]
+Turn = tuple[History, "asyncio.Task[History]"]
 
 
 def prompts(count: int) -> list[str]:
     return [f"turn {i}" for i in range(count)]
 
 
-def begin(
-    caller: Caller, prompt: str, tokens: int = TOKENS, **fields: object
-) -> tuple[History, "asyncio.Task[History]"]:
+def begin(caller: Caller, prompt: str, tokens: int = TOKENS, **fields: object) -> Turn:
     """A turn under way, with an idempotency key of its own."""
     history = caller.history(prompt, key=f"key of {prompt}")
     return history, asyncio.create_task(caller.run(history, max_tokens=tokens, **fields))
 
 
-async def streams(caller: Caller, count: int, tokens: int = TOKENS, **fields: object) -> Running:
+async def streams(caller: Caller, count: int, tokens: int = TOKENS, **fields: object) -> list[Turn]:
     """Turns under way, all beyond their third token."""
     begun = [begin(caller, prompt, tokens, **fields) for prompt in prompts(count)]
     await asyncio.gather(*(history.tokens(3) for history, _ in begun))
     return begun
 
 
-async def ends(begun: Running) -> list[History]:
+async def ends(begun: list[Turn]) -> list[History]:
     return list(await asyncio.gather(*(turn for _, turn in begun)))
 
 

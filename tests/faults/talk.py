@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ class Process:
         self.process = process
         self.log = log
         self.said: list[str] = []
+        self.over = 0.0  # when it ended: seconds of the monotonic clock
         self._more = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -100,6 +102,7 @@ class Process:
         async for line in self.process.stdout:
             self.said.append(line.decode().rstrip("\n"))
             self._more.set()
+        self.over = time.monotonic()
         self._more.set()
 
 

@@ -1,12 +1,12 @@
 """F3, F4, F5 with SimEngine replicas as processes of their own: a replica is killed, frozen, mute, drained."""
 
-import asyncio
 import time
 
 import pytest
 
 from tests.faults import promises
 from tests.faults.caller import Caller
+from tests.faults.checks import TOKENS, begin, check, ends, prompts, streams, worst_gap
 from tests.faults.fault import Fault, Frozen, Killed, Terminated, ended, under
 from tests.faults.history import History
 from tests.faults.table import Finding, note
@@ -14,7 +14,6 @@ from tests.faults.world import Replica, World, twins, world
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
-TOKENS = 150
 STREAMS = 8
 MIGRATION = 1.5  # seconds from the death of a replica to the next token
 SILENCE = 5.0  # the same of one that says nothing any more: 3 s of silence end its link
@@ -28,44 +27,18 @@ async def holder(made: World) -> Replica:
     raise AssertionError("no replica runs anything")
 
 
-async def streams(
-    caller: Caller, count: int = STREAMS, **fields: object
-) -> list[tuple[History, asyncio.Task[History]]]:
-    """Running turns, all beyond their third token."""
-    begun = []
-    for i in range(count):
-        history = caller.history(f"turn {i}", key=f"key-{i}")
-        begun.append((history, asyncio.create_task(caller.run(history, max_tokens=TOKENS, **fields))))
-    await asyncio.gather(*(history.tokens(3) for history, _ in begun))
-    return begun
-
-
-async def checked(made: World, histories: list[History], answers: dict[str, str]) -> None:
-    assert promises.one_ending(histories) == []
-    assert promises.nothing_lost(histories, answers) == []
-    assert promises.one_execution(histories, made.orders()) == []
-    assert await made.at_rest() == []
-    assert all(history.completed for history in histories), promises.tally(histories)
-
-
-def worst_gap(histories: list[History], moment: float) -> float:
-    """Seconds that the slowest of the turns that still ran waited for its next token."""
-    return max(history.next_after(moment) for history in histories if history.events[-1].at > moment)
-
-
 @pytest.mark.parametrize("token", [1, 20, TOKENS - 2])
 async def test_a_killed_replica_costs_its_turns_no_token(token: int) -> None:
     async with world(gateways=1) as made:
         caller = await made.caller()
         await made.connected(caller, made.gateways[0], 2)
         answers = await twins(caller, caller.gateways[0], ["aimed"], TOKENS)
-        history = caller.history("aimed", "k")
-        turn = asyncio.create_task(caller.run(history, max_tokens=TOKENS))
+        history, turn = begin(caller, "aimed")
         await history.tokens(token)
         fault = Killed((await holder(made)).process.pid)
         async with under(fault) as moment:
             await turn
-        await checked(made, [history], answers)
+        await check(made, [history], answers)
         gap = history.next_after(moment)
         assert gap <= MIGRATION
         note(Finding("F4", ("P1", "P2", "P3", "P7"), fault.proof, 1, {"next token after s": gap}))
@@ -74,12 +47,12 @@ async def test_a_killed_replica_costs_its_turns_no_token(token: int) -> None:
 async def lose_one(
     made: World, caller: Caller, fault_of: object, most: float
 ) -> tuple[Fault, list[History], float]:
-    answers = await twins(caller, caller.gateways[0], [f"turn {i}" for i in range(STREAMS)], TOKENS)
-    begun = await streams(caller)
+    answers = await twins(caller, caller.gateways[0], prompts(STREAMS), TOKENS)
+    begun = await streams(caller, STREAMS)
     fault = fault_of(made.replicas[-1])
     async with under(fault) as moment:
-        histories = list(await asyncio.gather(*(turn for _, turn in begun)))
-    await checked(made, histories, answers)
+        histories = await ends(begun)
+    await check(made, histories, answers)
     gap = worst_gap(histories, moment)
     assert gap <= most
     return fault, histories, gap
