@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from services.backend.directory import Directory
 from services.backend.link import LinkState
 from services.backend.port import Lease, LeaseSource
@@ -20,7 +18,9 @@ from services.gateway.settings import GatewaySettings
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
-from services.store.connect import connect, store_errors
+from services.store.breaker import State
+from services.store.check import check
+from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
 from services.tenancy.identify import Keyring
@@ -38,21 +38,24 @@ class Stores:
     leases: LeaseSource
 
 
-def redis_stores(client: Redis) -> Stores:
+def redis_stores(client: Store) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds())
     return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable))
 
 
-async def check_store(client: Redis) -> None:
+async def check_store(client: Store) -> None:
     """Raises StoreAway, or ValueError if the store could evict what it was asked to keep."""
-    async with store_errors():
-        policy = (await client.info("memory")).get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise ValueError(f"Redis evicts keys (maxmemory-policy {policy}); set it to noeviction")
+    await check(client)
 
 
-def client_of(settings: GatewaySettings) -> Redis:
-    return connect(settings.redis_url.get_secret_value())
+def client_of(settings: GatewaySettings) -> Store:
+    url = settings.redis_url.get_secret_value()
+    return connect(url, timeout=settings.redis_timeout, on_state=note_breaker)
+
+
+def note_breaker(server: str, state: State) -> None:
+    metrics.STORE_BREAKER.labels(server).set(state is State.OPEN)
+    log.warning("store breaker", server=server, state=state)
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from services.core.request import Effort
+from services.store.address import parse
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
@@ -50,6 +51,9 @@ class GatewaySettings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="sessions, keys and leases"
     )
+    redis_timeout: float = Field(
+        0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
+    )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")
 
@@ -76,6 +80,12 @@ class GatewaySettings(BaseSettings):
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _store_can_be_addressed(cls, url: SecretStr) -> SecretStr:
+        parse(url.get_secret_value())
+        return url
 
     @field_validator("screen")
     @classmethod

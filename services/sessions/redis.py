@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-
 from services.core.clock import Clock, Ids
 from services.core.errors import StoreAway
 from services.core.request import Message, Role, ToolCall
@@ -33,7 +31,7 @@ from services.sessions.port import (
     place,
     total_bytes,
 )
-from services.store.connect import store_errors
+from services.store.connect import Store, store_errors
 
 ROOM = Path(__file__).parent
 
@@ -49,7 +47,7 @@ def _index(tenant: str) -> list[str]:
 
 
 class RedisSessionStore:
-    def __init__(self, client: Redis, clock: Clock, ids: Ids) -> None:
+    def __init__(self, client: Store, clock: Clock, ids: Ids) -> None:
         # redis-py types a reply as "awaitable or not"; the contract suite is the check.
         self._client: Any = client
         self._clock = clock

@@ -50,6 +50,12 @@ ENGINE_KV_USE = Gauge(
     "headrace_engine_kv_use", "Share of KV blocks in use", ["model", "replica"], multiprocess_mode="livemax"
 )
 STORE_UP = Gauge("headrace_store_up", "1 while Redis answers", multiprocess_mode="livemin")
+STORE_BREAKER = Gauge(
+    "headrace_store_breaker_open",
+    "1 while calls to this server of the store end at once, because it does not answer",
+    ["server"],
+    multiprocess_mode="livemax",
+)
 LOOP_LAG = Gauge(
     "headrace_loop_lag_seconds", "Worst delay of the event loop lately", multiprocess_mode="livemax"
 )

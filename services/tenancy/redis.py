@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from redis.asyncio import Redis
-
 from services.core.request import Scope
-from services.store.connect import store_errors
+from services.store.connect import Store, store_errors
 from services.tenancy.keys import KeyRecord
 
 INDEX = "headrace:keys"
@@ -16,7 +14,7 @@ def _key(id: str) -> str:
 
 
 class RedisKeyStore:
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Store) -> None:
         # redis-py types a reply as "awaitable or not"; the adapter's tests are the check.
         self._client: Any = client
 

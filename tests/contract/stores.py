@@ -3,17 +3,16 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
 from services.sessions.memory import MemorySessionStore
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.store.connect import Store
 from services.tenancy.keys import KeyStore
 from services.tenancy.memory import MemoryKeyStore
 from services.tenancy.redis import RedisKeyStore
 from tests.support.clock import CountingIds, FakeClock
 
-ADAPTERS = ("memory", "redis")
+ADAPTERS = ("memory", "redis", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def memory_stores() -> Stores:
     return Stores(MemoryKeyStore(), MemorySessionStore(clock, CountingIds()), clock, pass_time)
 
 
-def redis_stores(client: Redis) -> Stores:
+def redis_stores(client: Store) -> Stores:
     clock = FakeClock()
 
     async def pass_time(seconds: float) -> None:

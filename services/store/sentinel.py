@@ -1,0 +1,80 @@
+"""The master that sentinels name, found anew for every connection."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.exceptions import ConnectionError, RedisError
+
+
+class Sentinels(Sentinel):
+    """Asks all sentinels at once: the answer does not wait for those that are frozen."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Raises MasterNotFoundError, a ConnectionError, if none of them knows one."""
+        asked = [
+            asyncio.ensure_future(s.sentinel_get_master_addr_by_name(service_name)) for s in self.sentinels
+        ]
+        try:
+            for answer in asyncio.as_completed(asked):
+                try:
+                    found: Any = await answer
+                    if found:
+                        return str(found[0]), int(found[1])
+                except (RedisError, OSError):
+                    continue
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        raise MasterNotFoundError(f"no sentinel knows a master {service_name!r}")
+
+
+class _Verified:
+    """A sentinel may be late: what it names must say itself that it is the master."""
+
+    async def connect_to(self: Any, address: tuple[str, int]) -> None:
+        await super().connect_to(address)  # type: ignore[misc]
+        await self.send_command("ROLE")
+        role = (await self.read_response())[0]
+        if role not in (b"master", "master"):
+            await self.disconnect()
+            raise ConnectionError("the sentinels name a server that is no master")
+
+
+class MasterConnection(_Verified, SentinelManagedConnection):
+    pass
+
+
+class MasterTlsConnection(_Verified, SentinelManagedSSLConnection):
+    pass
+
+
+class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the master. One that finds it moved drops the idle ones to the old place."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
+def pool(
+    places: Iterable[tuple[str, int]],
+    name: str,
+    *,
+    sentinels: dict[str, Any],
+    master: dict[str, Any],
+    tls: bool,
+) -> MasterPool:
+    """`sentinels` and `master`: redis-py's options of the connections to either."""
+    manager: Any = Sentinels(list(places), sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
+    kind = MasterTlsConnection if tls else MasterConnection
+    return MasterPool(name, manager, connection_class=kind, **master)  # type: ignore[no-untyped-call]
