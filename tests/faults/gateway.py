@@ -6,6 +6,8 @@ lie between. It says `serving` once it does, and obeys
     arm INSTANT    the first turn that begins from now on and gets there takes the process along (SIGKILL)
     block SECONDS  the event loop stands still
     ledger         what it holds and what it counted, as JSON
+
+FAULT_CLOCK sets its wall clock so many seconds ahead.
 """
 
 import functools
@@ -16,6 +18,7 @@ import sys
 import time
 from typing import Any
 
+from services.core.clock import SystemClock
 from services.gateway import pipeline, worker
 from services.gateway.admission import Admission
 from services.gateway.deps import Deps, Turns
@@ -50,12 +53,13 @@ armed = ""
 victim: Generation | None = None
 deps: Deps | None = None
 admitted = 0
+worst_lag = 0.0  # seconds, as the gauge of the metrics was told
 
 
 def arm(instant: str) -> None:
     global armed, victim
     armed, victim = instant, None
-    say("armed", instant)
+    say("arm", instant)
 
 
 def at(instant: str) -> None:
@@ -125,6 +129,28 @@ def watch_admission() -> None:
     Turns.claim = counted  # type: ignore[method-assign]
 
 
+def watch_lag() -> None:
+    gauge = metrics.LOOP_LAG
+    told = gauge.set
+
+    def lagged(seconds: float) -> None:
+        global worst_lag
+        worst_lag = max(worst_lag, seconds)
+        told(seconds)
+
+    gauge.set = lagged  # type: ignore[method-assign]
+
+
+def set_clock(ahead: float) -> None:
+    now = SystemClock.now
+    SystemClock.now = lambda self: now(self) + ahead  # type: ignore[method-assign]
+
+
+def block(seconds: str) -> None:
+    time.sleep(float(seconds))
+    say("block", seconds)
+
+
 def ledger() -> None:
     assert deps is not None
     outcomes = {
@@ -138,9 +164,8 @@ def ledger() -> None:
         "turns": len(deps.turns._running),
         **{f"orders at {link.lease.replica}": len(link._sinks) for link in deps.directory.links()},
     }
-    lag = metrics.LOOP_LAG.collect()[0].samples[0].value  # type: ignore[index]
     tasks = len(deps.tasks)
-    told = {"held": held, "admitted": admitted, "outcomes": outcomes, "lag": lag, "tasks": tasks}
+    told = {"held": held, "admitted": admitted, "outcomes": outcomes, "lag": worst_lag, "tasks": tasks}
     say("ledger", json.dumps(told))
 
 
@@ -157,7 +182,7 @@ def watch_worker() -> None:
         await beat(*args)
 
     async def serving(settings: GatewaySettings, pipe: int) -> None:
-        obey({"arm": arm, "block": lambda seconds: time.sleep(float(seconds)), "ledger": ledger})
+        obey({"arm": arm, "block": block, "ledger": ledger})
         await serve(settings, pipe)
 
     worker.build, worker.beat, worker.serve = built, beating, serving
@@ -169,7 +194,9 @@ def main() -> None:
     watch_settle()
     watch_admission()
     watch_tokens()
+    watch_lag()
     watch_worker()
+    set_clock(float(os.environ.get("FAULT_CLOCK", "0")))
     reads, writes = os.pipe()  # the supervisor's end stays open and unread: a byte a second
     sys.argv[1:] = [str(writes)]
     worker.main()

@@ -14,6 +14,7 @@ import time
 
 from cluster.engine.port import EngineRequest
 from cluster.engine.sim import SimEngine
+from cluster.serving.lease import Lease
 from cluster.serving.replica import Replica
 from cluster.serving.settings import ReplicaSettings
 from tests.faults.talk import obey, say
@@ -28,11 +29,19 @@ class Accountable(SimEngine):
             say("order", request.turn, len(request.prompt), time.monotonic())
 
 
+class Announced(Replica):
+    """Tells gateways another address than its own: that of a link that can fail."""
+
+    def _new_lease(self) -> Lease:
+        self.address = os.environ.get("ANNOUNCE") or self.address
+        return super()._new_lease()
+
+
 async def serve(name: str, settings: ReplicaSettings) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     engine = Accountable(settings.sim)
-    replica = Replica(settings, name, engine)
+    replica = Announced(settings, name, engine)
     await replica._open("127.0.0.1")
     obey(
         {

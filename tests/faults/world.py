@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,13 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from services.api.headrace.v1 import models_pb2, models_pb2_grpc
-from services.gateway.app import Stores
 from services.store.connect import connect
+from services.tenancy.keys import KeyRecord
 from services.tenancy.redis import RedisKeyStore
 from tests.faults.caller import Caller, calling
 from tests.faults.promises import Ledger, Order, conserved
-from tests.faults.talk import Gone, Process, running
+from tests.faults.talk import PATIENCE, Gone, Process, running
 from tests.support.gateway import CHECKPOINT, MODEL, PEPPER, TOKEN, memory_stores, mint_key
 from tests.support.valkey import free_port, running_valkey
 
@@ -51,6 +55,30 @@ class Gateway:
 
 
 @dataclass(slots=True)
+class Supervised:
+    """A gateway as operators run it: supervisor and workers."""
+
+    address: str
+    health: str
+    metrics: str
+    process: Process
+
+    async def reports(self, wanted: int) -> None:
+        """Waits until its health is this."""
+        async with grpc.aio.insecure_channel(self.health) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE
+            )
+            async for reply in watch:
+                if reply.status == wanted:
+                    return
+
+    def scrape(self) -> str:
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=5) as reply:
+            return str(reply.read().decode())
+
+
+@dataclass(slots=True)
 class World:
     redis_url: str
     folder: Path
@@ -58,6 +86,7 @@ class World:
     sim: dict[str, Any]  # SimSettings
     replicas: list[Replica] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
+    keys: list[KeyRecord] = field(default_factory=list)
     _logs: int = 0
 
     async def replica(self, name: str, *, redis_url: str = "", **fields: Any) -> Replica:
@@ -92,6 +121,20 @@ class World:
         self.gateways.append(gateway)
         return gateway
 
+    async def supervised(self, **env: str) -> Supervised:
+        address, health, metrics = self.address(), self.address(), self.address()
+        settings = environment(self.redis_url) | {
+            "HEADRACE_LISTEN": address,
+            "HEADRACE_HEALTH_LISTEN": health,
+            "HEADRACE_METRICS_LISTEN": metrics,
+        }
+        process = await self.stack.enter_async_context(
+            running("services.gateway", env=settings | env, log=self._log("supervised"))
+        )
+        gateway = Supervised(address, health, metrics, process)
+        await gateway.reports(health_pb2.HealthCheckResponse.SERVING)
+        return gateway
+
     async def caller(self, tenant: str = "acme", gateways: Iterable[str] = ()) -> Caller:
         """A client with a key of its own; it knows all gateways, or those that are named."""
         auth = await self.key(tenant)
@@ -99,13 +142,21 @@ class World:
         return await self.stack.enter_async_context(calling(tenant, auth, addresses))
 
     async def key(self, tenant: str) -> tuple[tuple[str, str], ...]:
-        client = connect(self.redis_url, timeout=2)
         stores = memory_stores()
+        text = await mint_key(stores, tenant)
+        [record] = stores.keys._records.values()
+        self.keys.append(record)
+        await self.restore_keys()
+        return (("authorization", f"Bearer {text}"),)
+
+    async def restore_keys(self) -> None:
+        """Puts the API keys where they were, in a store that lost them."""
+        client = connect(self.redis_url, timeout=2)
         try:
-            text = await mint_key(Stores(RedisKeyStore(client), stores.sessions, stores.leases), tenant)
+            for record in self.keys:
+                await RedisKeyStore(client).put(record)
         finally:
             await client.aclose()
-        return (("authorization", f"Bearer {text}"),)
 
     async def connected(self, caller: Caller, gateway: Gateway, count: int) -> None:
         """Waits until the gateway has links to so many replicas."""
