@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.faults.history import TERMINAL, History, text_of
 
@@ -41,7 +42,7 @@ def nothing_lost(histories: Iterable[History], twins: Mapping[str, str]) -> list
 
 
 def _order(history: History) -> Iterable[str]:
-    for before, event in zip(history.events, history.events[1:], strict=False):
+    for before, event in pairwise(history.events):
         if event.kind == "rewind":
             if event.position.epoch <= before.position.epoch:
                 yield f"rewind within epoch {event.position.epoch}"

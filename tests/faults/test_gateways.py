@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 import grpc
 import pytest
@@ -103,7 +104,7 @@ def worst_stall(histories: list[History], moment: float, seconds: float) -> floa
     worst = 0.0
     for history in histories:
         times = [event.at for event in history.events if moment <= event.at <= moment + seconds]
-        worst = max([worst, *(b - a for a, b in zip(times, times[1:], strict=False))])
+        worst = max([worst, *(b - a for a, b in pairwise(times))])
     return worst
 
 
