@@ -48,3 +48,8 @@ class Ids(Protocol):
 class RandomIds:
     def new(self, prefix: str) -> str:
         return f"{prefix}_{secrets.token_hex(16)}"
+
+
+def random_bytes(count: int) -> bytes:
+    """Unguessable."""
+    return secrets.token_bytes(count)

@@ -28,6 +28,7 @@ class Usage:
     cached: int = 0
     reasoning: int = 0
     migrations: int = 0  # moves to another replica after the first token
+    takeovers: int = 0  # moves to another gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Started:
     turn: str
     model: str
     prompt_tokens: int
+    resumable: bool = False  # the store has the turn
+    messages_dropped: int = 0  # by the context policy
 
 
 class Logprob(NamedTuple):
@@ -76,9 +79,13 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """What came of this answer so far is void: nothing of it was visible, and it is sampled again."""
+    """What came of this answer so far is void: nothing of it was visible, and it is sampled again.
+
+    `held`: to its format, since the model broke it.
+    """
 
     choice: int
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,33 @@ class Ending:
     stop_sequence: str = ""
 
 
+class Durability(StrEnum):
+    UNASKED = "unasked"
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another gateway goes on from here; what an older epoch said beyond is void."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Every answer is whole; what is left is to keep them."""
+
+    endings: tuple[Ending, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """`endings` has one for each answer, `ending` is the first one's."""
 
     endings: tuple[Ending, ...]
     session_version: int = 0
+    durability: Durability = Durability.UNASKED
 
     @property
     def ending(self) -> Ending:
@@ -104,4 +132,16 @@ class Failed:
     error: HeadraceError
 
 
-Event = Started | Delta | ReasoningDelta | CallDelta | Restarted | Usage | Finished | Failed
+Event = (
+    Started
+    | Delta
+    | ReasoningDelta
+    | CallDelta
+    | Restarted
+    | TakenOver
+    | Answered
+    | Usage
+    | Finished
+    | Failed
+)
+Terminal = Finished | Failed

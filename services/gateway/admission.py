@@ -18,11 +18,11 @@ class Admission:
         self.held = 0
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Raises Full with a delay to retry after, or Draining."""
+    def slot(self, *, forced: bool = False) -> Iterator[None]:
+        """Raises Full with a delay to retry after, or Draining. `forced`: for a turn that was admitted elsewhere."""
         if not self._open:
             raise Draining("this gateway is shutting down; another one answers")
-        if self.held >= self._limit:
+        if self.held >= self._limit and not forced:
             raise Full(f"this gateway runs its limit of {self._limit} turns")
         self.held += 1
         self._idle.clear()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from services.core.events import CallDelta, Delta, Event, Logprob, ReasoningDelta, Restarted
+from services.core.events import Answered, CallDelta, Delta, Ending, Event, Logprob, ReasoningDelta, Restarted
 from services.core.request import Message, Role, ToolCall
 
 
@@ -41,8 +41,37 @@ def fold(events: Iterable[Event], n: int = 1) -> list[Answer]:
     """The answers as they stand after these events; `n` at least."""
     answers = [Answer() for _ in range(n)]
     for event in events:
+        if not isinstance(event, Delta | ReasoningDelta | CallDelta | Restarted):
+            continue
+        answers += [Answer() for _ in range(event.choice + 1 - len(answers))]
         if isinstance(event, Restarted):
             answers[event.choice] = Answer()
-        elif isinstance(event, Delta | ReasoningDelta | CallDelta):
+        else:
             answers[event.choice].add(event)
     return answers
+
+
+@dataclass(slots=True)
+class Past:
+    """What an answer has behind it when another gateway goes on with it."""
+
+    ids: list[int] = field(default_factory=list)
+    held: bool = False  # to its format, since the model broke it
+    answer: Answer = field(default_factory=Answer)
+
+
+def pasts(events: Iterable[Event], n: int) -> list[Past]:
+    """What lies behind each of the answers of a turn with these events."""
+    all = [Past() for _ in range(n)]
+    for event in events:
+        if isinstance(event, Restarted):
+            all[event.choice] = Past(held=event.held or all[event.choice].held)
+        elif isinstance(event, Delta | ReasoningDelta | CallDelta):
+            all[event.choice].ids += event.ids
+            all[event.choice].answer.add(event)
+    return all
+
+
+def answered(events: Iterable[Event]) -> tuple[Ending, ...] | None:
+    """How the answers ended, if all of them are whole."""
+    return next((event.endings for event in events if isinstance(event, Answered)), None)

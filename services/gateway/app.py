@@ -1,8 +1,9 @@
 """Composition root: the only place that knows which adapter stands behind which port."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from services.backend.directory import Directory
@@ -15,11 +16,17 @@ from services.core.tasks import Tasks
 from services.gateway.admission import Admission
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.settings import GatewaySettings
+from services.gateway.turns import Turns
+from services.journal.mirror import Mirrors
+from services.journal.port import JournalStore
+from services.journal.recorder import Recorder
+from services.journal.redis import RedisJournalStore
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
 from services.store.breaker import State
 from services.store.check import check
+from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
 from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
@@ -36,11 +43,21 @@ class Stores:
     keys: KeyStore
     sessions: SessionStore
     leases: LeaseSource
+    journals: JournalStore
 
 
-def redis_stores(client: Store) -> Stores:
+def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds())
-    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable))
+    journals = RedisJournalStore(client, ciphers(settings))
+    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
+
+
+def ciphers(settings: GatewaySettings) -> Callable[[str, str], Cipher]:
+    """Each turn's cipher: random nonces last for a turn, and not for all turns of a tenant."""
+    if settings.master_key is None:
+        return lambda tenant, turn: Plain()
+    master = master_key(settings.master_key.get_secret_value())
+    return lru_cache(4096)(lambda tenant, turn: AesGcm(derive(master, "journal", tenant, turn)))
 
 
 async def check_store(client: Store) -> None:
@@ -59,12 +76,12 @@ def note_breaker(server: str, state: State) -> None:
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:
-    clock = SystemClock()
+    clock, ids = SystemClock(), RandomIds()
     tasks = Tasks(on_crash)
     return Deps(
         settings=settings,
         clock=clock,
-        ids=RandomIds(),
+        ids=ids,
         tasks=tasks,
         keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
         sessions=stores.sessions,
@@ -72,6 +89,11 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         admission=Admission(settings.max_turns),
         screen=Screen(settings.screen),
         models=models,
+        name=ids.new("gateway"),
+        journals=stores.journals,
+        recorder=Recorder(stores.journals, clock),
+        mirrors=Mirrors(stores.journals, clock, tasks.start),
+        turns=Turns(tasks),
     )
 
 

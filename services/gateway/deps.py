@@ -3,23 +3,23 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from services.backend.directory import Directory
 from services.core.clock import Clock, Ids
-from services.core.errors import HeadraceError
-from services.core.request import Ask, Effort, Sampling, Tenant
+from services.core.request import Effort, Sampling, Tenant
 from services.core.tasks import Tasks
 from services.gateway.admission import Admission
 from services.gateway.settings import GatewaySettings
-from services.gateway.turn import Turn
+from services.gateway.turns import Turns
 from services.gateway.validate import ModelLimits
+from services.journal.mirror import Mirrors
+from services.journal.port import JournalStore
+from services.journal.recorder import Recorder
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
-from services.telemetry import metrics
 from services.telemetry.metrics import TurnMeter
 from services.tenancy.identify import Keyring
 from services.text.family import Family
@@ -42,31 +42,6 @@ class ServedModel:
         )
 
 
-class Turns:
-    """The turns that run in this worker."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, Turn] = {}
-
-    @contextmanager
-    def claim(self, turn: Turn, tenant: Tenant, ask: Ask) -> Iterator[None]:
-        """Binds the turn to its tenant and model for as long as it runs."""
-        turn.tenant, turn.model = tenant, ask.model
-        self._running[turn.id] = turn
-        metrics.IN_FLIGHT.inc()
-        try:
-            yield
-        finally:
-            metrics.IN_FLIGHT.dec()
-            del self._running[turn.id]
-
-    def fail_all(self, error: HeadraceError) -> int:
-        """Ends every running turn; returns how many there were."""
-        for turn in (running := list(self._running.values())):
-            turn.fail(error)
-        return len(running)
-
-
 @dataclass(slots=True)
 class Deps:
     settings: GatewaySettings
@@ -79,7 +54,11 @@ class Deps:
     admission: Admission
     screen: Screen
     models: Mapping[str, ServedModel]
-    turns: Turns = field(default_factory=Turns)
+    name: str  # of this gateway; no other one has it
+    journals: JournalStore
+    recorder: Recorder
+    mirrors: Mirrors
+    turns: Turns
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -97,9 +76,13 @@ class Deps:
         efforts = self.settings.efforts
         return efforts.get(f"{tenant.id}/{model}", efforts.get(model))
 
-    def date(self, created: float | None) -> str:
+    def retention(self, tenant: Tenant) -> float:
+        """Seconds that a turn's journal is kept after its end."""
+        return self.settings.retentions.get(tenant.id, self.settings.retention)
+
+    def date(self, begun: float) -> str:
         """What a model is told to be today: the operator's date, else the day of the conversation's beginning."""
-        day = datetime.fromtimestamp(self.clock.now() if created is None else created, UTC)
+        day = datetime.fromtimestamp(begun, UTC)
         return self.settings.conversation_date or f"{day:%Y-%m-%d}"
 
     def salt(self, tenant: str) -> str:

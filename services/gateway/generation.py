@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.backend.port import Cause
-from services.core.events import CallDelta, Delta, Logprob, ReasoningDelta
+from services.core.events import CallDelta, Delta, Event, Logprob, ReasoningDelta
 from services.gateway.turn import Turn
 from services.telemetry.metrics import TurnMeter
 from services.text.family import Kind, Parser, Piece
@@ -29,6 +29,7 @@ class Generation:
     """
 
     __slots__ = (
+        "_append",
         "_calls",
         "_endless",
         "_ids",
@@ -60,6 +61,7 @@ class Generation:
     ) -> None:
         """`endless`: the answer runs to its last token, whether or not anything can come of it."""
         self._turn = turn
+        self._append: Callable[[Event], object] = turn.append
         self.choice = choice
         self.parser = parser
         self._scanner = StopScanner(stops) if stops else None
@@ -75,6 +77,19 @@ class Generation:
         self.visible = False  # content or a call was appended
         self.thought = False
         self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    def replay(self, ids: Sequence[int]) -> list[Event]:
+        """Brings the reading to where another gateway's was after these ids. Returns what it said on the way."""
+        said: list[Event] = []
+        self._append = said.append
+        self.sampled += ids
+        self._deliver(self.parser.push(ids))
+        count = self._turn.counts[self.choice]
+        count.completion, count.reasoning = len(ids), self.parser.reasoning_tokens
+        if self.parser.over and not self._endless and not self.ending.done():
+            self._end(Cause.STOP, "", cut=False)
+        self._append = self._turn.append
+        return said
 
     def goes_on(self) -> None:
         self.ending = asyncio.get_running_loop().create_future()
@@ -153,7 +168,7 @@ class Generation:
                 self._content(text)
             elif kind is Kind.REASONING:
                 self.thought = True
-                self._turn.append(ReasoningDelta(text, self._taken(), self.choice))
+                self._append(ReasoningDelta(text, self._taken(), self.choice))
             else:
                 self._call(kind, text)
 
@@ -170,7 +185,7 @@ class Generation:
         if text:
             self.visible = True
             scores, self._unsaid = self._unsaid, []
-            self._turn.append(Delta(text, self._taken(), self.choice, scores))
+            self._append(Delta(text, self._taken(), self.choice, scores))
 
     def _call(self, kind: Kind, text: str) -> None:
         self.visible = True
@@ -180,9 +195,9 @@ class Generation:
         if kind is Kind.CALL:
             # Told by the turn's id, so that whoever continues the turn gives the same one.
             id = f"call_{self._turn.id.rpartition('_')[2]}_{self.choice}_{index}"
-            self._turn.append(CallDelta(index, "", self._taken(), self.choice, id, text))
+            self._append(CallDelta(index, "", self._taken(), self.choice, id, text))
         else:
-            self._turn.append(CallDelta(index, text, self._taken(), self.choice))
+            self._append(CallDelta(index, text, self._taken(), self.choice))
 
     def _taken(self) -> list[int]:
         ids, self._ids = self._ids, []

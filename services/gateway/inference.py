@@ -1,8 +1,10 @@
-"""headrace.v1.Inference: each call is a reader of its turn's journal."""
+"""headrace.v1.Inference: each call is a reader of a turn's journal."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,19 +12,22 @@ import grpc
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError
-from services.core.events import Ending, Event, Failed, Finished, Started, Usage
+from services.core.errors import Cancelled, DeadlineExceeded
+from services.core.events import Event, Failed
+from services.core.request import Scope, Tenant
 from services.gateway import pipeline, wire
-from services.gateway.answer import Answer, fold
+from services.gateway.answer import fold
+from services.gateway.asked import Asked, request_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
+from services.gateway.reader import Reader, Rewound
+from services.gateway.response import response, turn_message
 from services.gateway.turn import Turn
-from services.gateway.validate import validate_count
-from services.journal.memory import MemoryJournal
+from services.gateway.validate import validate_count, validate_position
+from services.journal.port import placed
 from services.telemetry.metrics import MESSAGES
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
 
 LAST_READ = 2.0  # seconds after the turn's deadline for its reader to take what is there
 
@@ -32,26 +37,49 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         self._deps = deps
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        events: list[Event] = []
-        async with self._turn(request, context) as turn:
-            while entries := await turn.journal.read(len(events)):
-                events += [entry.event for entry in entries]
-        return _response(events, shows_reasoning=request.reasoning.include)
+        asked = await self._accept(request, context, streams=False)
+        async with self._reading(self._start(asked, context), asked.tenant, context) as reader:
+            events = await _all(reader)
+        return response(events, shows_reasoning=request.reasoning.include)
 
     async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> None:
-        after = written = 0
-        try:
-            async with self._turn(request, context) as turn:
-                while entries := await turn.journal.read(after):
-                    after = entries[-1].seq
-                    for message in wire.messages(entries, shows_reasoning=request.reasoning.include):
-                        await context.write(message)
-                        written += 1
-                    last = entries[-1].event
-                    if isinstance(last, Failed):
-                        raise last.error
-        finally:
-            MESSAGES.inc(written)
+        asked = await self._accept(request, context)
+        async with self._reading(self._start(asked, context), asked.tenant, context) as reader:
+            await _deliver(reader, context, shows_reasoning=request.reasoning.include)
+
+    async def StartTurn(self, request: pb.GenerateRequest, context: Context) -> pb.Turn:
+        asked = await self._accept(request, context)
+        life = replace(asked.life, linger=math.inf, timeout=asked.life.timeout or self._most)
+        started = self._start(replace(asked, life=life), context)
+        async with self._reading(started, asked.tenant, context) as reader:
+            first = await reader.read()
+            assert not isinstance(first, Rewound), "a reader from the beginning is never ahead"
+        if first and isinstance(failed := first[0].event, Failed):
+            raise failed.error
+        return pb.Turn(id=reader.turn, state=pb.Turn.RUNNING, seq=reader.seq, epoch=reader.epoch)
+
+    async def ResumeTurn(self, request: pb.ResumeTurnRequest, context: Context) -> None:
+        tenant = await self._deps.keyring.identify(authorization(context))
+        validate_position(request)
+        shows = Scope.REASONING in tenant.scopes and await self._shows_reasoning(request.turn, tenant)
+        position = (request.epoch, request.after_seq)
+        async with self._reading(request.turn, tenant, context, *position) as reader:
+            await _deliver(reader, context, shows_reasoning=shows)
+
+    async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.Turn:
+        tenant = await self._deps.keyring.identify(authorization(context))
+        validate_position(request)
+        return await self._turn(request.turn, tenant)
+
+    async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.Turn:
+        tenant = await self._deps.keyring.identify(authorization(context))
+        validate_position(request)
+        turn = self._deps.turns.find(request.turn, tenant.id)
+        if turn is not None:
+            turn.fail(Cancelled("the turn was cancelled"))
+        elif (await self._turn(request.turn, tenant)).state == pb.Turn.RUNNING:
+            await self._deps.journals.cancel(request.turn)
+        return await self._turn(request.turn, tenant)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         deps = self._deps
@@ -60,71 +88,93 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         ask = await pipeline.read(validate_count, request, deps)
         with deps.admission.slot():
             session = await pipeline.remember(ask, tenant, deps)
-            said = pipeline.conversation(ask, session, deps, tenant)
+            said = pipeline.conversation(ask, session, deps, tenant, deps.clock.now())
             prompt = await pipeline.render(said, deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )
 
-    @asynccontextmanager
-    async def _turn(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[Turn]:
-        """Starts a turn and holds it for this reader; a reader that leaves early ends it."""
+    async def _accept(self, request: pb.GenerateRequest, context: Context, *, streams: bool = True) -> Asked:
+        return await pipeline.accept(authorization(context), request, self._deps, streams=streams)
+
+    def _start(self, asked: Asked, context: Context) -> str:
+        """Starts a turn and returns its id."""
         deps = self._deps
+        seconds = asked.life.timeout or self._allowed(context)
         turn = Turn(
-            id=deps.ids.new("turn"),
-            journal=MemoryJournal(),
+            id=placed(deps.ids.new("turn"), asked.tenant.id, asked.life.claim),
+            asked=asked,
             clock=deps.clock,
-            deadline=Deadline.after(deps.clock, self._allowed(context)),
+            deadline=Deadline.after(deps.clock, seconds),
             begun=deps.clock.monotonic(),
+            wall=deps.clock.now(),
+            claim=asked.life.claim,
         )
-        call = pipeline.Call(authorization(context), request)
-        task = deps.tasks.start(pipeline.run(call, deps, turn), turn.id)
+        deps.turns.start(turn, pipeline.run(turn, deps))
+        return turn.id
+
+    @asynccontextmanager
+    async def _reading(
+        self, turn: str, tenant: Tenant, context: Context, epoch: int = 0, seq: int = 0
+    ) -> AsyncIterator[Reader]:
         try:
-            async with asyncio.timeout(self._allowed(context) + LAST_READ):
-                yield turn
+            async with (
+                asyncio.timeout(self._allowed(context) + LAST_READ),
+                Reader(self._deps, turn, tenant.id, epoch, seq) as reader,
+            ):
+                yield reader
         except TimeoutError:
             raise DeadlineExceeded("the answer was not taken before the turn's deadline") from None
-        except asyncio.CancelledError:
-            turn.fail(_departure(context))
-            raise
-        finally:
-            task.cancel()
-            turn.held.close()
+
+    async def _turn(self, id: str, tenant: Tenant) -> pb.Turn:
+        """The turn as far as it is. Raises NotFound, StoreAway."""
+        shows = Scope.REASONING in tenant.scopes and await self._shows_reasoning(id, tenant)
+        async with Reader(self._deps, id, tenant.id) as reader:
+            journal = await reader.open()
+            return turn_message(id, journal.told, shows_reasoning=shows)
+
+    async def _shows_reasoning(self, id: str, tenant: Tenant) -> bool:
+        """Whether the turn's own call asked for its reasoning."""
+        if (turn := self._deps.turns.find(id, tenant.id)) is not None:
+            return turn.asked.ask.shows_reasoning
+        stored = await self._deps.journals.find(id)
+        return stored is not None and request_of(unpack(stored.record.request)).reasoning.include
+
+    @property
+    def _most(self) -> float:
+        return self._deps.settings.max_turn_seconds
 
     def _allowed(self, context: Context) -> float:
-        """Seconds the turn may take: the caller's deadline, at most the gateway's."""
-        asked, most = context.time_remaining(), self._deps.settings.max_turn_seconds
-        return most if asked is None else min(asked, most)
+        """Seconds that the call may take: the caller's deadline, at most the gateway's."""
+        asked = context.time_remaining()
+        return self._most if asked is None else min(asked, self._most)
 
 
-def _departure(context: Context) -> HeadraceError:
-    remaining = context.time_remaining()
-    if remaining is not None and remaining <= 0:
-        return DeadlineExceeded("the call's deadline passed")
-    return Cancelled("the caller went away")
+async def _all(reader: Reader) -> list[Event]:
+    events: list[Event] = []
+    while more := await reader.read():
+        if isinstance(more, Rewound):
+            events = list(more.events)
+        else:
+            events += [entry.event for entry in more]
+    return events
 
 
-def _response(events: list[Event], *, shows_reasoning: bool) -> pb.GenerateResponse:
-    """The whole of a turn that has ended. Raises the error that it ended with."""
-    reply = pb.GenerateResponse()
-    for event in events:
-        if isinstance(event, Failed):
-            raise event.error
-        if isinstance(event, Started):
-            reply.turn, reply.model = event.turn, event.model
-        elif isinstance(event, Usage):
-            reply.usage.CopyFrom(wire.usage(event))
-        elif isinstance(event, Finished):
-            reply.session_version = event.session_version
-            _fill(reply, fold(events, len(event.endings)), event.endings, shows_reasoning)
-    return reply
-
-
-def _fill(
-    reply: pb.GenerateResponse, answers: list[Answer], endings: tuple[Ending, ...], shows_reasoning: bool
-) -> None:
-    for i, (answer, ending) in enumerate(zip(answers, endings, strict=True)):
-        into = reply if i == 0 else reply.more.add()
-        into.message.CopyFrom(wire.message(answer.message(), shows_reasoning=shows_reasoning))
-        into.finish_reason, into.stop_sequence = wire.REASONS[ending.reason], ending.stop_sequence
-        into.logprobs.extend(wire.logprobs(answer.logprobs))
+async def _deliver(reader: Reader, context: Context, *, shows_reasoning: bool) -> None:
+    """Writes what the reader reads. Raises the error that the turn ended with."""
+    written = 0
+    try:
+        while more := await reader.read():
+            if isinstance(more, Rewound):
+                answers = [answer.message() for answer in fold(more.events)]
+                await context.write(
+                    wire.rewind(answers, more.seq, reader.epoch, shows_reasoning=shows_reasoning)
+                )
+                continue
+            for message in wire.messages(more, reader.epoch, shows_reasoning=shows_reasoning):
+                await context.write(message)
+                written += 1
+            if isinstance(last := more[-1].event, Failed):
+                raise last.error
+    finally:
+        MESSAGES.inc(written)

@@ -1,68 +1,128 @@
 """The life of a turn, in nine stages: identify, validate, claim, admit, remember, screen, route, generate, settle."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.backend.port import Order
-from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal
-from services.core.events import Ending
+from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal, Precondition, StoreAway
+from services.core.events import Answered, Durability, Ending, Event
 from services.core.request import Ask, Conversation, Message, Tenant
-from services.gateway.answer import fold
+from services.gateway.answer import Past, answered, fold, pasts
+from services.gateway.asked import Asked, check_life, pack, read_life
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.sample import Sampler, together
 from services.gateway.turn import Turn
-from services.gateway.validate import ModelLimits, fit, over_context, permit, validate
+from services.gateway.validate import ModelLimits, fit, over_context, permit, refuse_any, validate
+from services.journal.port import Record
+from services.journal.recorder import Recording
 from services.sessions.port import Session, check_bounds, total_bytes
+from services.store.connect import AWAY_TEXT
+from services.telemetry import metrics
 
 LONG_PROMPT = 20_000  # bytes
 LONG_DEMANDS = 2_000  # bytes of tools and format
 
 
+class Elsewhere(Exception):
+    """Another turn has the request's idempotency key."""
+
+    def __init__(self, turn: str) -> None:
+        super().__init__(turn)
+        self.turn = turn
+
+
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What came over the wire, before anything is believed."""
+class Work:
+    """What a turn samples, and where it keeps the answer."""
 
-    authorization: str | None
-    request: pb.GenerateRequest
+    order: Order
+    said: Conversation
+    session: Session | None
 
 
-async def run(call: Call, deps: Deps, turn: Turn) -> None:
-    """Ends the turn with exactly one terminal event, whatever happens, and never raises a HeadraceError."""
+async def accept(
+    authorization: str | None, request: pb.GenerateRequest, deps: Deps, *, streams: bool = True
+) -> Asked:
+    """Stages identify and validate. Raises what a call is refused with."""
+    tenant = await deps.keyring.identify(authorization)
+    refuse_any(check_life(request, deps.settings.max_turn_seconds))
+    ask = await read(validate, request, deps)
+    permit(ask, tenant)
+    return Asked(tenant, request, ask, read_life(request, deps.settings, streams=streams))
+
+
+async def run(turn: Turn, deps: Deps) -> None:
+    """The other stages. Ends the turn with exactly one terminal event, or sends its readers to the turn that has
+    its key; never raises a HeadraceError."""
+    await _ending(turn, deps, _run(turn, deps))
+
+
+async def resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
+    """As `run`, for a turn that another gateway began: `past` is its journal."""
+    await _ending(turn, deps, _resume(turn, past, deps))
+
+
+async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> None:
     try:
         async with asyncio.timeout(turn.deadline.remaining(deps.clock)):
-            await _run(call, deps, turn)
+            await work
     except HeadraceError as error:
         turn.fail(error)
+    except Elsewhere as other:
+        turn.leave(other.turn)
     except TimeoutError:
         turn.fail(DeadlineExceeded("the turn's deadline passed"))
     except asyncio.CancelledError:
-        turn.fail(Cancelled("the caller went away"))
+        turn.fail(Cancelled("the gateway stopped"))
         raise
     finally:
+        work.close()
         turn.fail(Internal("internal error"))  # only a crash gets here without an ending
 
 
-async def _run(call: Call, deps: Deps, turn: Turn) -> None:
-    tenant = await deps.keyring.identify(call.authorization)
+async def _run(turn: Turn, deps: Deps) -> None:
+    asked, ask = turn.asked, turn.asked.ask
+    await claim(turn, deps)
     turn.go_on()
-    ask = await read(validate, call.request, deps)
-    permit(ask, tenant)
-    turn.held.enter_context(deps.turns.claim(turn, tenant, ask))
     turn.held.enter_context(deps.admission.slot())
-    session = await remember(ask, tenant, deps)
+    session = await remember(ask, asked.tenant, deps)
     deps.screen.check(ask.messages, ask.demands())
-    model = deps.models[ask.model]
-    said = conversation(ask, session, deps, tenant)
-    prompt = await render(said, model, deps)
+    work = await prepare(session, turn, deps)
+    await keep(work, turn, deps)
     turn.go_on()
-    order = bound(ask, said, prompt, model, deps, turn, tenant)
-    turn.start(len(order.prompt), ask.n)
-    model.meter.prompt.inc(len(order.prompt))
-    endings = await generate(order, said, ask, model, deps, turn)
-    await settle(endings, ask, session, deps, turn, tenant)
+    turn.start(len(work.order.prompt), ask.n)
+    deps.models[ask.model].meter.prompt.inc(len(work.order.prompt))
+    endings = await generate(work, [None] * ask.n, turn, deps)
+    await settle(endings, work.session, turn, deps)
+
+
+async def _resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
+    ask = turn.asked.ask
+    turn.go_on()
+    turn.held.enter_context(deps.admission.slot(forced=True))
+    session = await recall(turn, deps)
+    endings = answered(past)
+    if endings is None:
+        work = await prepare(session, turn, deps)
+        if not turn.started:
+            turn.start(len(work.order.prompt), ask.n)
+        endings = await generate(work, pasts(past, ask.n), turn, deps)
+    await settle(endings, session, turn, deps)
+
+
+async def claim(turn: Turn, deps: Deps) -> None:
+    """Looks the idempotency key up. Raises Elsewhere if a turn has it, Precondition, StoreAway."""
+    if turn.claim is None or not (other := await deps.journals.claimed(turn.tenant.id, turn.claim)):
+        return
+    stored = await deps.journals.find(other)
+    if stored is None:
+        raise Precondition("idempotency_key: its turn has ended, and the answer is not kept any more")
+    if not stored.void:
+        raise Elsewhere(other)
+    turn.claim = replace(turn.claim, instead_of=other)
 
 
 async def read(check: Callable[[Any, Mapping[str, ModelLimits]], Ask], request: Any, deps: Deps) -> Ask:
@@ -86,7 +146,7 @@ async def remember(ask: Ask, tenant: Tenant, deps: Deps) -> Session | None:
     return session
 
 
-def conversation(ask: Ask, session: Session | None, deps: Deps, tenant: Tenant) -> Conversation:
+def conversation(ask: Ask, session: Session | None, deps: Deps, tenant: Tenant, wall: float) -> Conversation:
     """All that the prompt is made of. The date is that of the session's beginning, so that its prompts stay
     prefixes of one another."""
     return Conversation(
@@ -95,8 +155,54 @@ def conversation(ask: Ask, session: Session | None, deps: Deps, tenant: Tenant) 
         choice=ask.choice,
         format=ask.format,
         effort=ask.effort or deps.effort(tenant, ask.model),
-        date=deps.date(None if session is None else session.created),
+        date=deps.date(wall if session is None else session.created),
     )
+
+
+async def recall(turn: Turn, deps: Deps) -> Session | None:
+    """The session as it was when the turn began. Raises NotFound, StoreAway."""
+    ask, kept = turn.asked.ask, turn.remembered
+    if ask.session is None or kept is None:
+        return None
+    session = await deps.sessions.get(turn.tenant.id, ask.session)
+    return replace(session, version=kept.version, messages=session.messages[: kept.messages])
+
+
+async def prepare(session: Session | None, turn: Turn, deps: Deps) -> Work:
+    """What the engine is asked for. Raises InvalidRequest."""
+    ask = turn.asked.ask
+    model = deps.models[ask.model]
+    said = conversation(ask, session, deps, turn.tenant, turn.wall)
+    prompt = await render(said, model, deps)
+    return Work(bound(said, prompt, model, turn, deps), said, session)
+
+
+async def keep(work: Work, turn: Turn, deps: Deps) -> None:
+    """Puts the turn into the store, with its claim. Raises Elsewhere, and StoreAway if it may not go on without."""
+    packed = pack(turn.asked, work.session, turn.wall)
+    record = turn.record(deps.name, packed, deps.retention(turn.tenant))
+    try:
+        holder = await deps.journals.create(record())
+    except (StoreAway, asyncio.CancelledError) as away:
+        # It may have reached the store all the same: what becomes of the turn has to follow.
+        follow(turn, record, deps)
+        if turn.asked.life.must_be_kept or not isinstance(away, StoreAway):
+            turn.journal.seal()
+            raise
+        metrics.UNKEPT.inc()
+        return
+    if holder != turn.id:
+        raise Elsewhere(holder)
+    turn.kept = True
+    follow(turn, record, deps)
+
+
+def follow(turn: Turn, record: Callable[[], Record], deps: Deps) -> None:
+    """From here on the store gets what the turn appends."""
+    life = turn.asked.life
+    must = life.must_be_kept or turn.asked.ask.session is not None
+    size = turn.bounded(deps.settings.journal_bytes)
+    deps.recorder.follow(Recording(record, turn.journal, must, turn.hear, size, turn.seen))
 
 
 async def render(said: Conversation, model: ServedModel, deps: Deps) -> list[int]:
@@ -114,16 +220,9 @@ async def render(said: Conversation, model: ServedModel, deps: Deps) -> list[int
         return await asyncio.to_thread(family.prompt, said)
 
 
-def bound(
-    ask: Ask,
-    said: Conversation,
-    prompt: list[int],
-    model: ServedModel,
-    deps: Deps,
-    turn: Turn,
-    tenant: Tenant,
-) -> Order:
-    """What the engine is asked for. Raises InvalidRequest if prompt and output exceed the context."""
+def bound(said: Conversation, prompt: list[int], model: ServedModel, turn: Turn, deps: Deps) -> Order:
+    """Raises InvalidRequest if prompt and output exceed the context."""
+    ask = turn.asked.ask
     context_length = deps.limits()[ask.model].context_length
     return Order(
         turn=turn.id,
@@ -132,33 +231,50 @@ def bound(
         min_tokens=ask.min_tokens,
         stop_ids=() if ask.ignore_eos else model.family.stop_ids,
         sampling=model.with_defaults(ask.sampling),
-        cache_salt=deps.salt(tenant.id),
+        cache_salt=deps.salt(turn.tenant.id),
         structural_tag=model.family.structure(said),
         logprobs=ask.logprobs,
     )
 
 
-async def generate(
-    order: Order, said: Conversation, ask: Ask, model: ServedModel, deps: Deps, turn: Turn
-) -> tuple[Ending, ...]:
-    """Samples every answer. Raises the errors of Sampler.sample."""
-    sampler = Sampler(order, said, ask, model, deps.directory, turn, deps.settings.recovery)
+async def generate(work: Work, past: Sequence[Past | None], turn: Turn, deps: Deps) -> tuple[Ending, ...]:
+    """Samples every answer, each after its past. Raises the errors of Sampler.sample."""
+    ask, recovery = turn.asked.ask, deps.settings.recovery
+    sampler = Sampler(work.order, work.said, ask, deps.models[ask.model], deps.directory, turn, recovery)
     if ask.n == 1:
-        return (await sampler.sample(0),)
-    return await together(sampler.sample(choice) for choice in range(ask.n))
+        return (await sampler.sample(0, past[0]),)
+    return await together(sampler.sample(choice, past[choice]) for choice in range(ask.n))
 
 
-async def settle(
-    endings: tuple[Ending, ...], ask: Ask, session: Session | None, deps: Deps, turn: Turn, tenant: Tenant
-) -> None:
+async def settle(endings: tuple[Ending, ...], session: Session | None, turn: Turn, deps: Deps) -> None:
     """Keeps the answer in the session and ends the turn. Raises Conflict, StoreAway."""
     version = 0
     if session is not None:
-        entries = await turn.journal.read(0)
-        answer = fold(entry.event for entry in entries)[0].message()
-        said = (*ask.messages, worth_keeping(answer))
-        version = await deps.sessions.append(tenant.id, session.id, session.version, said, operation=turn.id)
-    turn.finish(endings, version)
+        version = await keep_answer(endings, session, turn, deps)
+    turn.finish(endings, version, await durability(turn, deps))
+
+
+async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn, deps: Deps) -> int:
+    """The session's version with the answer. The journal says first that it is whole, so that whoever goes on
+    with the turn keeps the same one."""
+    if answered(turn.journal.events) is None:
+        turn.append(Answered(endings))
+    if not await deps.recorder.saved(turn.journal):
+        raise StoreAway(AWAY_TEXT)
+    answer = fold(turn.journal.events)[0].message()
+    said = (*turn.asked.ask.messages, worth_keeping(answer))
+    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said, operation=turn.id)
+
+
+async def durability(turn: Turn, deps: Deps) -> Durability:
+    """Whether a second store has the turn, if that was asked for."""
+    if not turn.asked.life.durable:
+        return Durability.UNASKED
+    try:
+        saved = await deps.recorder.saved(turn.journal) and await deps.journals.confirm(turn.id)
+    except StoreAway:
+        saved = False
+    return Durability.CONFIRMED if saved else Durability.UNCONFIRMED
 
 
 def worth_keeping(answer: Message) -> Message:

@@ -19,6 +19,7 @@ from services.core.errors import (
 )
 from services.core.events import Ending, FinishReason, Restarted
 from services.core.request import Ask, Conversation, Sampling
+from services.gateway.answer import Past, fold
 from services.gateway.deps import ServedModel
 from services.gateway.generation import Ending as Heard
 from services.gateway.generation import Generation
@@ -49,14 +50,18 @@ class Sampler:
     turn: Turn
     recovery: float  # seconds that a begun answer waits for a replica to go on
 
-    async def sample(self, choice: int) -> Ending:
+    async def sample(self, choice: int, past: Past | None = None) -> Ending:
         """One answer; a second try, held to the format, if the model broke it before anything was visible.
+        It goes on after its `past`, if it has one.
 
         Raises Full, NoReplica, EngineLost, InvalidRequest, Internal.
         """
+        past = past or Past()
         order = replace(self.order, sampling=reseeded(self.order.sampling, choice))
-        heard, generation = await self._on_replicas(order, choice)
-        if heard.flaw and not (self._seen(generation) or self.ask.ignore_eos):
+        if past.held:
+            order = self._strict(order)
+        heard, generation = await self._on_replicas(order, self._resumed(order, choice, past))
+        if heard.flaw and not (past.held or self._seen(generation) or self.ask.ignore_eos):
             heard, generation = await self._again(order, heard, generation)
         if heard.flaw:
             self._count(heard.flaw, "ended")
@@ -66,15 +71,18 @@ class Sampler:
         """The second try, held to the format; the first one's ending stands if no engine can follow that."""
         choice = generation.choice
         self._count(heard.flaw, "retried")
-        self._void(choice)
+        self._void(choice, held=True)
+        order = self._strict(order)
+        try:
+            return await self._on_replicas(order, self._generation(order, choice))
+        except (InvalidRequest, Internal):
+            return heard, generation
+
+    def _strict(self, order: Order) -> Order:
         tag = order.structural_tag or self.model.family.legal(self.said)
         sampling = reseeded(order.sampling, self.ask.n)
         # A grammar decides where an answer ends.
-        order = replace(order, sampling=sampling, structural_tag=tag, min_tokens=0)
-        try:
-            return await self._on_replicas(order, choice)
-        except (InvalidRequest, Internal):
-            return heard, generation
+        return replace(order, sampling=sampling, structural_tag=tag, min_tokens=0)
 
     def _seen(self, generation: Generation) -> bool:
         """Whether the caller was told anything."""
@@ -83,12 +91,17 @@ class Sampler:
     def _count(self, flaw: str, action: str) -> None:
         metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
 
-    async def _on_replicas(self, order: Order, choice: int) -> tuple[Heard, Generation]:
+    async def _on_replicas(self, order: Order, generation: Generation) -> tuple[Heard, Generation]:
         """An order that is refused or lost moves to another replica and goes on there after the ids it has. One
         that has begun is worth waiting for a replica, also for one that was full."""
         loop = asyncio.get_running_loop()
-        generation, tried, begun = self._generation(order, choice), set[Connection](), False
-        failure, losses, lost, until = self._no_link, 0, None, 0.0
+        tried, begun = set[Connection](), bool(generation.sampled)
+        if generation.ending.done():
+            return generation.ending.result(), generation
+        if begun and len(generation.sampled) >= order.max_tokens:
+            return generation.cut(), generation
+        failure, losses, lost = self._no_link, 0, None
+        until = loop.time() + self.recovery if begun else 0.0
         while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
             tried.add(_connection(link))
             heard = await self._on(link, continued(order, generation.sampled), generation)
@@ -119,6 +132,21 @@ class Sampler:
         while link.ready and (left := end - loop.time()) > 0:
             await self.directory.change(left)
         return not link.ready
+
+    def _resumed(self, order: Order, choice: int, past: Past) -> Generation:
+        """The reading of an answer after what lies behind it. Raises Internal if it does not read the same here,
+        as with another version of the tokenizer."""
+        generation = self._generation(order, choice)
+        if not past.ids:
+            return generation
+        again = fold(generation.replay(past.ids), choice + 1)[choice]
+        if again.message() != past.answer.message():
+            raise Internal("the answer reads differently at this gateway")
+        if order.structural_tag and (movable := self._movable(order, generation)) is not generation:
+            if movable is None:
+                raise EngineLost("the gateway was lost during an answer that is held to a format")
+            return movable
+        return generation
 
     def _generation(self, order: Order, choice: int) -> Generation:
         family = self.model.family
@@ -157,8 +185,8 @@ class Sampler:
         self._void(generation.choice)
         return self._generation(order, generation.choice)
 
-    def _void(self, choice: int) -> None:
-        self.turn.append(Restarted(choice))
+    def _void(self, choice: int, *, held: bool = False) -> None:
+        self.turn.append(Restarted(choice, held))
         self.turn.counts[choice] = Count()
 
     def _moved(self, cause: Cause, begun: bool) -> None:

@@ -54,6 +54,9 @@ class GatewaySettings(BaseSettings):
     redis_timeout: float = Field(
         0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
     )
+    master_key: SecretStr | None = Field(
+        None, description="32 bytes in base64: journals and sessions are encrypted with keys made from it"
+    )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")
 
@@ -66,6 +69,15 @@ class GatewaySettings(BaseSettings):
     recovery: float = Field(
         60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
     )
+    linger: float = Field(10, ge=0, description="a stream nobody reads goes on so long, then it is cancelled")
+    retention: float = Field(
+        600, gt=0, le=86400, description="a turn's journal is kept so long after its end"
+    )
+    retentions: dict[str, float] = Field({}, description="the same for single tenants")
+    journal_bytes: int = Field(
+        16 << 20, ge=1024, description="a turn whose journal grows beyond ends RESOURCE_EXHAUSTED"
+    )
+    gateway_lease: float = Field(3, ge=0.5, description="a gateway silent so long loses its turns to another")
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )

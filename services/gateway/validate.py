@@ -1,5 +1,6 @@
 """Turns a wire message into an Ask, or says which fields are wrong and what would be right. Pure and total."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -20,6 +21,8 @@ MAX_CALLS = 128  # of one message
 MAX_CALL_ID = 128  # characters
 MAX_LOGPROBS = 20
 MAX_N = 8
+
+TURN = re.compile(r"turn_[0-9a-f]{32}", re.ASCII)
 
 ROLES = {
     pb.ROLE_SYSTEM: Role.SYSTEM,
@@ -88,6 +91,21 @@ def validate(request: pb.GenerateRequest, models: Mapping[str, ModelLimits]) -> 
         n=request.n if request.HasField("n") else 1,
         ignore_eos=request.ignore_eos,
     )
+
+
+def validate_position(
+    request: pb.ResumeTurnRequest | pb.GetTurnRequest | pb.CancelTurnRequest,
+) -> None:
+    """Raises InvalidRequest for what is no turn's id, or no position."""
+    refuse_any(_position(request))
+
+
+def _position(request: Any) -> Iterator[Violation]:
+    if not TURN.fullmatch(request.turn):
+        yield Violation("turn", "must be an id that `started` or StartTurn told")
+    for name in ("after_seq", "epoch"):
+        if getattr(request, name, 0) < 0:
+            yield Violation(name, "0 or the one of an event that was read")
 
 
 def permit(ask: Ask, tenant: Tenant) -> None:

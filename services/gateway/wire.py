@@ -6,8 +6,10 @@ from typing import Any
 
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.events import (
+    Answered,
     CallDelta,
     Delta,
+    Durability,
     Ending,
     Event,
     Failed,
@@ -17,6 +19,7 @@ from services.core.events import (
     ReasoningDelta,
     Restarted,
     Started,
+    TakenOver,
     Usage,
 )
 from services.core.request import Message, Role
@@ -31,14 +34,35 @@ REASONS = {
     FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
     FinishReason.MALFORMED: pb.FINISH_REASON_MALFORMED,
 }
+DURABILITY = {
+    Durability.UNASKED: pb.DURABILITY_UNSPECIFIED,
+    Durability.CONFIRMED: pb.DURABILITY_CONFIRMED,
+    Durability.UNCONFIRMED: pb.DURABILITY_UNCONFIRMED,
+}
 WIRE_ROLES: dict[Role, Any] = {role: number for number, role in ROLES.items()}
 
 
-def messages(entries: Sequence[Entry], *, shows_reasoning: bool = False) -> Iterator[pb.StreamEvent]:
+def messages(
+    entries: Sequence[Entry], epoch: int = 0, *, shows_reasoning: bool = False
+) -> Iterator[pb.StreamEvent]:
     """What a reader is sent for these entries. Reasoning stays here unless the reader may see it."""
     if len(entries) == 1 and isinstance(delta := entries[0].event, Delta):  # the token path
-        yield pb.StreamEvent(seq=entries[0].seq, delta=_delta([delta]), choice=delta.choice)
+        yield pb.StreamEvent(seq=entries[0].seq, delta=_delta([delta]), choice=delta.choice, epoch=epoch)
         return
+    for wire in _grouped(entries, shows_reasoning=shows_reasoning):
+        wire.epoch = epoch
+        yield wire
+
+
+def rewind(
+    answers: Sequence[Message], seq: int, epoch: int, *, shows_reasoning: bool = False
+) -> pb.StreamEvent:
+    wire = pb.StreamEvent(seq=seq, epoch=epoch)
+    wire.rewind.answers.extend(message(each, shows_reasoning=shows_reasoning) for each in answers)
+    return wire
+
+
+def _grouped(entries: Sequence[Entry], *, shows_reasoning: bool) -> Iterator[pb.StreamEvent]:
     for key, group in groupby(entries, key=_stream_of):
         if key is None:
             yield from (_message(entry) for entry in group if not _refusal(entry))
@@ -53,6 +77,7 @@ def usage(event: Usage) -> pb.Usage:
         cached_tokens=event.cached,
         reasoning_tokens=event.reasoning,
         migrations=event.migrations,
+        takeovers=event.takeovers,
     )
 
 
@@ -87,8 +112,10 @@ def _stream_of(entry: Entry) -> tuple[type, int, int] | None:
 
 
 def _refusal(entry: Entry) -> bool:
-    """A turn that failed before it started is no stream: the status alone says it. A void is told to nobody."""
-    return isinstance(entry.event, Restarted) or (entry.seq == 1 and isinstance(entry.event, Failed))
+    """A turn that failed before it started is no stream: the status alone says it. What happens between the
+    gateways and the model is told to nobody."""
+    internal = isinstance(entry.event, Restarted | TakenOver | Answered)
+    return internal or (entry.seq == 1 and isinstance(entry.event, Failed))
 
 
 def _merged(entries: list[Entry]) -> pb.StreamEvent:
@@ -122,15 +149,17 @@ def _message(entry: Entry) -> pb.StreamEvent:
     if isinstance(event, Started):
         wire.started.turn, wire.started.model = event.turn, event.model
         wire.started.prompt_tokens = event.prompt_tokens
+        wire.started.resumable, wire.started.messages_dropped = event.resumable, event.messages_dropped
     elif isinstance(event, Usage):
         wire.usage.CopyFrom(usage(event))
     elif isinstance(event, Finished):
         wire.finished.reason = REASONS[event.ending.reason]
         wire.finished.stop_sequence = event.ending.stop_sequence
         wire.finished.session_version = event.session_version
+        wire.finished.durability = DURABILITY[event.durability]
         wire.finished.more.extend(map(_ending, event.endings[1:]))
     elif isinstance(event, Failed):
-        _fill_error(wire.error, event)
+        fill_error(wire.error, event)
     return wire
 
 
@@ -138,7 +167,7 @@ def _ending(ending: Ending) -> pb.Ending:
     return pb.Ending(reason=REASONS[ending.reason], stop_sequence=ending.stop_sequence)
 
 
-def _fill_error(error: pb.Error, event: Failed) -> None:
+def fill_error(error: pb.Error, event: Failed) -> None:
     status = status_of(event.error)
     error.outcome = event.error.outcome.upper()
     error.message = status.message

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import uvloop
 
@@ -19,6 +20,7 @@ from services.gateway.deps import Deps
 from services.gateway.errors import load_settings, stop_with
 from services.gateway.server import bind, build_server
 from services.gateway.settings import GatewaySettings
+from services.gateway.takeover import Takeover
 from services.telemetry import logs, metrics
 
 BEAT = 1.0  # seconds
@@ -32,7 +34,8 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    deps = build(settings, redis_stores(client), load_models(settings.models))
+    deps = build(settings, redis_stores(client, settings), load_models(settings.models))
+    takeover = Takeover(deps)
     server = build_server(deps)
     bind(server, settings)
     await deps.directory.refresh()
@@ -40,6 +43,8 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     for vital in (
         deps.tasks.start(deps.directory.watch(), "directory"),
         deps.tasks.start(gauge(deps), "gauges"),
+        deps.tasks.start(deps.recorder.run(), "recorder"),
+        deps.tasks.start(takeover.watch(), "takeover"),
     ):
         # A worker without one of them would look healthy and serve nobody; its successor is whole.
         vital.add_done_callback(lambda _: stopping.set())
@@ -49,20 +54,33 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     await server.start()
     deps.tasks.start(beat(pipe, stopping), "heartbeat")
     await stopping.wait()
-    await drain(deps)
+    await drain(deps, takeover)
     await server.stop(LAST_WORDS)
     await deps.tasks.close()
     await client.aclose()
 
 
-async def drain(deps: Deps) -> None:
-    """No new turns; running ones get the grace to end, the rest are told so."""
+async def drain(deps: Deps, takeover: Takeover) -> None:
+    """No new turns; running ones get the grace to end, the rest go on at another gateway."""
     deps.admission.close()
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(deps.admission.idle(), deps.settings.drain_grace)
-    except TimeoutError:
-        ended = deps.turns.fail_all(Draining("the gateway shut down before the turn ended"))
-        logs.log.warning("turns ended by drain", turns=ended)
+    await hand_over(deps, takeover)
+
+
+async def hand_over(deps: Deps, takeover: Takeover) -> None:
+    """Every turn that still runs is another gateway's; its readers are told to resume it there."""
+    with suppress(StoreAway):
+        await deps.recorder.flush()
+        await takeover.leave()
+    left = Draining("the gateway shut down; the turn goes on, resume it")
+    for turn in (running := [turn for turn in deps.turns.all() if turn.outcome is None]):
+        if turn.kept:
+            turn.leave(turn.id, left)
+        else:
+            turn.fail(Draining("the gateway shut down before the turn ended"))
+    await deps.recorder.flush()
+    logs.log.info("drained", handed_over=len(running))
 
 
 async def beat(pipe: int, stopping: asyncio.Event) -> None:
@@ -81,6 +99,7 @@ async def beat(pipe: int, stopping: asyncio.Event) -> None:
 async def gauge(deps: Deps) -> None:
     while True:
         metrics.STORE_UP.set(not deps.directory.store_away)
+        metrics.JOURNAL_LAG.set(deps.recorder.lag)
         for link in deps.directory.links():
             labels = (link.lease.model, link.lease.replica)
             metrics.ENGINE_RUNNING.labels(*labels).set(link.load.running)

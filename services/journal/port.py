@@ -1,10 +1,12 @@
 """What a turn's journal promises, whoever keeps it: the one in this process, and the store that outlives it."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from services.core.errors import Precondition
 from services.core.events import Event
 
 
@@ -32,6 +34,22 @@ class Claim:
     key: str
     digest: str  # of the request; hexadecimal
     keep: float  # seconds
+    instead_of: str = ""  # a turn that has the key, but ended before it began
+
+
+def placed(turn: str, tenant: str, claim: Claim | None) -> str:
+    """The id with the last digit that its place in a Redis cluster asks for: beside its claim."""
+    return turn if claim is None else turn[:-1] + hashed(tenant, claim)[-1]
+
+
+def hashed(tenant: str, claim: Claim) -> str:
+    return hashlib.sha256(f"{tenant}\0{claim.key}".encode()).hexdigest()
+
+
+def one_request(held: str, claim: Claim) -> None:
+    """Raises Precondition if the digest that the key holds is of another request."""
+    if held != claim.digest:
+        raise Precondition("idempotency_key: was used with another request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +68,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive events of one turn, the first numbered `first`. None keeps the turn's record alive and asks
-    for news of it."""
+    """Consecutive events of one turn, the first numbered `first`. No events: asks for news of the turn."""
 
     turn: str
     tenant: str
@@ -74,6 +91,7 @@ class Reply(NamedTuple):
     verdict: Verdict
     seq: int  # of the last event that the store has
     size: int  # bytes of this turn's events in the store
+    watched: float  # seconds since a reader at another gateway said it was there; infinite if none did
 
 
 class Stored(NamedTuple):
@@ -84,9 +102,14 @@ class Stored(NamedTuple):
     ended: bool
     cancelled: bool
 
+    @property
+    def void(self) -> bool:
+        """It ended before it began: whoever asks again gets another try."""
+        return self.ended and self.seq < 3  # a turn that began has Started, Usage and its ending
+
 
 class Page(NamedTuple):
-    """Entries as one epoch wrote them."""
+    """Consecutive entries as one epoch wrote them."""
 
     epoch: int
     entries: Sequence[Entry]
@@ -117,15 +140,24 @@ class JournalStore(Protocol):
     async def find(self, turn: str) -> Stored | None: ...
 
     async def read(self, turn: str, tenant: str, after: int) -> Sequence[Page]:
-        """Entries numbered above `after`, oldest first."""
+        """Entries numbered above `after`, oldest first. Raises ValueError for what this key cannot open."""
+        ...
+
+    async def watch(self, turn: str) -> None:
+        """Says that somebody reads it elsewhere than at its gateway."""
         ...
 
     async def cancel(self, turn: str) -> None:
         """Asks the turn's gateway to end it. Nothing happens to one that has ended or is gone."""
         ...
 
-    async def take(self, stored: Stored, gateway: str) -> Record | None:
-        """Makes `gateway` the writer, with the next epoch; None if it ended or another one was faster."""
+    async def confirm(self, turn: str) -> bool:
+        """Whether a replica of the store has all that was appended to the turn."""
+        ...
+
+    async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
+        """Makes `gateway` the writer instead of `owner`, with the next epoch; None if the turn has ended, is
+        gone, or has another writer by now."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:
@@ -139,10 +171,3 @@ class JournalStore(Protocol):
     async def orphans(self, gateway: str) -> Sequence[str]:
         """Running turns of that gateway. With none left, it is forgotten."""
         ...
-
-
-class Limits(NamedTuple):
-    """Of a turn in the store."""
-
-    bytes: int
-    keep: Mapping[str, float]  # seconds after the end, by tenant

@@ -28,6 +28,12 @@ MESSAGES = Counter("headrace_stream_messages_total", "Stream messages written, a
 IN_FLIGHT = Gauge("headrace_turns_in_flight", "Turns running", multiprocess_mode="livesum")
 REROUTES = Counter("headrace_reroutes_total", "Orders moved before their first token", ["model", "cause"])
 MIGRATIONS = Counter("headrace_migrations_total", "Answers that went on elsewhere", ["model", "cause"])
+UNKEPT = Counter("headrace_turns_unkept_total", "Turns begun while the store was away, and not resumable")
+TAKEOVERS = Counter("headrace_takeovers_total", "Turns taken over from a gateway that was lost")
+FENCED = Counter("headrace_turns_fenced_total", "Turns lost to another gateway")
+JOURNAL_LAG = Gauge(
+    "headrace_journal_lag_events", "Events that the store does not have yet", multiprocess_mode="livesum"
+)
 LINK_UP = Gauge(
     "headrace_link_up",
     "1 while the link to a replica is up",

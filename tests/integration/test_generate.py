@@ -84,14 +84,16 @@ async def test_a_stop_string_ends_the_turn_and_is_not_delivered() -> None:
 async def test_a_client_that_cancels_frees_the_engine() -> None:
     sim = SimSettings(timing=SLOW, context_length=2048, vocab_size=49152)
     async with running_gateway(sim=sim) as endpoint:
-        call = endpoint.inference.StreamGenerate(ask(max_tokens=1500), metadata=endpoint.auth)
+        call = endpoint.inference.StreamGenerate(
+            ask(max_tokens=1500, linger_seconds=0), metadata=endpoint.auth
+        )
         async for event in call:
             if event.WhichOneof("event") == "delta":
                 break
         call.cancel()
         await until(lambda: endpoint.replicas[0].engine.load().running == 0)
         await until(lambda: endpoint.deps.admission.held == 0)
-        assert len(endpoint.deps.tasks) == 1  # the link's
+        assert len(endpoint.deps.tasks) == 2  # the link's and the recorder's
 
 
 async def test_a_deadline_frees_the_engine() -> None:

@@ -25,6 +25,7 @@ from services.gateway.app import Stores, build, load_models
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.server import bind, build_server
 from services.gateway.settings import GatewaySettings
+from services.journal.memory_store import MemoryJournalStore
 from services.sessions.memory import MemorySessionStore
 from services.tenancy.keys import mint
 from services.tenancy.memory import MemoryKeyStore
@@ -99,7 +100,9 @@ def served(model: str) -> dict[str, ServedModel]:
 
 
 def memory_stores() -> Stores:
-    return Stores(MemoryKeyStore(), MemorySessionStore(SystemClock(), RandomIds()), MemoryLeases())
+    clock = SystemClock()
+    sessions = MemorySessionStore(clock, RandomIds())
+    return Stores(MemoryKeyStore(), sessions, MemoryLeases(), MemoryJournalStore(clock))
 
 
 async def mint_key(stores: Stores, tenant: str = "acme", scopes: Iterable[Scope] = ()) -> str:
@@ -161,6 +164,7 @@ async def running_gateway(
         address = f"127.0.0.1:{bind(server, deps.settings)}"
         await deps.directory.refresh()
         await until(lambda: all(link.ready for link in deps.directory.links()))
+        deps.tasks.start(deps.recorder.run(), "recorder")
         await server.start()
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         try:

@@ -7,18 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.clock import Deadline, SystemClock
 from services.core.errors import Cancelled, EngineLost
 from services.core.events import Delta, Ending, Failed, Finished, FinishReason, Started, Usage
 from services.gateway import wire
 from services.gateway.answer import fold
 from services.gateway.turn import Turn
-from services.journal.memory import MemoryJournal
-
-
-def new_turn() -> Turn:
-    clock = SystemClock()
-    return Turn("turn_1", MemoryJournal(), clock, Deadline(None), clock.monotonic())
+from tests.support.turns import new_turn
 
 
 async def read_all(turn: Turn) -> list[object]:

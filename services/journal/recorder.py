@@ -1,0 +1,208 @@
+"""Copies what this gateway's turns append to the store, all of them in one round trip every `period` seconds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from services.core.clock import Clock
+from services.core.errors import StoreAway
+from services.core.events import Event
+from services.journal.memory import MemoryJournal
+from services.journal.port import Batch, JournalStore, Record, Reply, Verdict
+
+PERIOD = 0.025  # seconds that events wait for others
+NEWS = 0.5  # seconds between two looks at turns that append nothing
+PATIENCE = 1.0  # seconds that an ending waits for a store that is away
+BATCH = 256  # turns in one round trip
+FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds
+
+
+@dataclass(slots=True, eq=False)
+class Recording:
+    """One turn on its way to the store. `on_verdict` hears of CANCELLED and FENCED, `on_size` of the turn's
+    bytes, `on_watched` of the seconds since a reader elsewhere was seen."""
+
+    record: Callable[[], Record]  # as of now
+    journal: MemoryJournal
+    must: bool  # its readers must not be told an ending that the store does not have
+    on_verdict: Callable[[Verdict], None]
+    on_size: Callable[[int], None]
+    on_watched: Callable[[float], None]
+    sent: int = 0
+    waiters: list["asyncio.Future[None]"] = field(default_factory=list)
+    over: bool = False
+
+    def batch(self) -> Batch:
+        record, journal = self.record(), self.journal
+        events: Sequence[Event] = journal.events[journal.saved :]
+        self.sent = len(events)
+        return Batch(
+            record.turn,
+            record.tenant,
+            record.epoch,
+            journal.saved + 1,
+            events,
+            journal.closed,
+            record.keep,
+        )
+
+
+class Recorder:
+    def __init__(self, store: JournalStore, clock: Clock, period: float = PERIOD) -> None:
+        self._store = store
+        self._clock = clock
+        self._period = period
+        self._all: dict[MemoryJournal, Recording] = {}
+        self._dirty: dict[MemoryJournal, Recording] = {}
+        self._wake, self._urgent = asyncio.Event(), asyncio.Event()
+        self._away_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def lag(self) -> int:
+        """Events that the store does not have yet."""
+        return sum(len(journal) - journal.saved for journal in self._all)
+
+    def follow(self, recording: Recording) -> None:
+        """From here on, what the journal gets goes to the store, whose `create` has its record."""
+        self._all[recording.journal] = recording
+        recording.journal.keep(self._note)
+        if len(recording.journal) > recording.journal.saved:
+            self._note(recording.journal)
+
+    def forget(self, journal: MemoryJournal) -> None:
+        """Nothing more of it goes to the store."""
+        self._dirty.pop(journal, None)
+        if (recording := self._all.pop(journal, None)) is not None:
+            recording.over = True
+            self._tell(recording)
+
+    async def saved(self, journal: MemoryJournal) -> bool:
+        """Waits until the store has all that was appended; False if it will not, or is away too long."""
+        recording = self._all.get(journal)
+        if recording is None:
+            return False
+        self._note(journal)
+        self._urgent.set()
+        end = len(journal)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while journal.saved < end and not recording.over:
+                    recording.waiters.append(waiter := asyncio.get_running_loop().create_future())
+                    await waiter
+        return journal.saved >= end
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._turn_comes()
+            await self.flush()
+            if self._away_since is not None:
+                self._give_up()
+                away = self._clock.monotonic() - self._away_since
+                await asyncio.sleep(min(max(FIRST_RETRY, away / 4), LAST_RETRY))
+
+    async def _turn_comes(self) -> None:
+        """Returns a period after the first event, at once for an ending, and at the latest after NEWS."""
+        try:
+            async with asyncio.timeout(NEWS):
+                await self._wake.wait()
+            async with asyncio.timeout(self._period):
+                await self._urgent.wait()
+        except TimeoutError:
+            if not self._wake.is_set():
+                self._dirty |= self._all
+
+    async def flush(self) -> None:
+        """Sends what there is; what could not be sent stays for the next time."""
+        self._wake.clear()
+        self._urgent.clear()
+        dirty, self._dirty = list(self._dirty.values()), {}
+        for at in range(0, len(dirty), BATCH):
+            await self._send(dirty[at : at + BATCH])
+
+    async def _send(self, recordings: Sequence[Recording]) -> None:
+        try:
+            replies = await self._store.append([recording.batch() for recording in recordings])
+            for recording, reply in zip(recordings, replies, strict=True):
+                await self._judge(recording, reply)
+        except StoreAway:
+            if self._away_since is None:
+                self._away_since = self._clock.monotonic()
+            for recording in recordings:
+                self._again(recording)
+        else:
+            self._away_since = None
+
+    async def _judge(self, recording: Recording, reply: Reply) -> None:
+        journal, verdict = recording.journal, reply.verdict
+        if recording.over:
+            return
+        if verdict is Verdict.FENCED:
+            self.forget(journal)
+            recording.on_verdict(verdict)
+        elif verdict is Verdict.GONE:
+            await self._create(recording)
+        elif verdict is Verdict.REALIGN:
+            journal.saved = reply.seq
+            self._again(recording)
+        else:
+            self._kept(recording, reply)
+
+    def _kept(self, recording: Recording, reply: Reply) -> None:
+        journal = recording.journal
+        journal.saved += recording.sent
+        if journal.closed and journal.saved == len(journal):
+            journal.seal()
+            self.forget(journal)
+            return
+        if journal.saved < len(journal):
+            self._note(journal)
+        self._tell(recording)
+        if reply.verdict is Verdict.CANCELLED:
+            recording.on_verdict(reply.verdict)
+        recording.on_size(reply.size)
+        recording.on_watched(reply.watched)
+
+    async def _create(self, recording: Recording) -> None:
+        """The store lost the turn, as after a restart: what is here makes it whole."""
+        record = recording.record()
+        if await self._store.create(record) != record.turn:
+            self.forget(recording.journal)
+            recording.on_verdict(Verdict.FENCED)
+            return
+        recording.journal.saved = 0
+        self._again(recording)
+
+    def _again(self, recording: Recording) -> None:
+        if not recording.over:
+            self._dirty[recording.journal] = recording
+            self._wake.set()
+
+    def _note(self, journal: MemoryJournal) -> None:
+        if (recording := self._all.get(journal)) is None:
+            return
+        self._dirty[journal] = recording
+        self._wake.set()
+        if journal.closed:
+            self._urgent.set()
+
+    def _tell(self, recording: Recording) -> None:
+        for waiter in recording.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        recording.waiters.clear()
+
+    def _give_up(self) -> None:
+        """While the store is away, endings that may be told without it are; the others say what is missing."""
+        if self._away_since is None or self._clock.monotonic() - self._away_since < PATIENCE:
+            return
+        for journal, recording in self._all.items():
+            if journal.closed and not recording.must:
+                journal.seal()
+            elif journal.closed:
+                text = "the turn has ended, but the store that keeps it does not answer: read it again"
+                journal.leave(recording.record().turn, StoreAway(text))
