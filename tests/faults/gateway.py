@@ -21,27 +21,32 @@ from typing import Any
 from services.core.clock import SystemClock
 from services.gateway import pipeline, worker
 from services.gateway.admission import Admission
-from services.gateway.deps import Deps, Turns
+from services.gateway.deps import Deps
 from services.gateway.generation import Generation
 from services.gateway.settings import GatewaySettings
+from services.gateway.turn import Turn
+from services.gateway.turns import Turns
 from services.telemetry import metrics
 from tests.faults.talk import obey, say
 
 KTH = 7  # tokens
 
-# Each stage is entered when the one before it is done.
+# Each stage is entered when the one before it is done: "after claim" lies before the slot is taken.
 STAGES: dict[str, tuple[Any, str]] = {
-    "before claim": (Turns, "claim"),
+    "before claim": (pipeline, "claim"),
     "after claim": (Admission, "slot"),
     "after reserve": (pipeline, "remember"),
-    "after remember": (pipeline, "render"),
+    "after remember": (pipeline, "prepare"),
+    "after store": (pipeline, "generate"),
     "before settle": (pipeline, "settle"),
 }
+# The nine of the fault matrix, and the moment at which the store knows of a turn that has no event yet.
 INSTANTS = (
     "before claim",
     "after claim",
     "after reserve",
     "after remember",
+    "after store",
     "first token",
     "k-th token",
     "last token",
@@ -118,15 +123,20 @@ def watch_settle() -> None:
 
 
 def watch_admission() -> None:
-    claim = Turns.claim
+    """Counts turns begun here, less those that left without an ending: another gateway's count has them."""
+    start, leave = Turns.start, Turn.leave
 
-    @functools.wraps(claim)
-    def counted(*args: Any, **fields: Any) -> Any:
+    def started(self: Turns, turn: Turn, work: Any) -> None:
         global admitted
         admitted += 1
-        return claim(*args, **fields)
+        start(self, turn, work)
 
-    Turns.claim = counted  # type: ignore[method-assign]
+    def left(self: Turn, *args: Any) -> None:
+        global admitted
+        admitted -= self.outcome is None
+        leave(self, *args)
+
+    Turns.start, Turn.leave = started, left  # type: ignore[method-assign]
 
 
 def watch_lag() -> None:
@@ -161,7 +171,8 @@ def ledger() -> None:
     }
     held = {
         "slots": deps.admission.held,
-        "turns": len(deps.turns._running),
+        "turns": len(deps.turns),
+        "events unsaved": deps.recorder.lag,
         **{f"orders at {link.lease.replica}": len(link._sinks) for link in deps.directory.links()},
     }
     tasks = len(deps.tasks)

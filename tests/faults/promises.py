@@ -43,15 +43,15 @@ def nothing_lost(histories: Iterable[History], twins: Mapping[str, str]) -> list
 
 def _order(history: History) -> Iterable[str]:
     for before, event in pairwise(history.events):
+        (epoch, seq), (was, reached) = event.position, before.position
         if event.kind == "rewind":
-            if event.position.epoch <= before.position.epoch:
-                yield f"rewind within epoch {event.position.epoch}"
-        elif event.position <= before.position:
-            yield f"{event.kind} {tuple(event.position)} after {tuple(before.position)}"
-        elif event.position.seq <= before.position.seq:
-            yield f"seq {event.position.seq} after {before.position.seq} without a rewind"
-    started = [event for event in history.events if event.kind == "started"]
-    if len({event.turn for event in started}) != len(started):
+            if epoch < was or seq >= reached:
+                yield f"rewind to {(epoch, seq)} after {(was, reached)}"
+        elif before.kind == "rewind" and epoch <= was:
+            yield f"rewind without another gateway, {event.kind} {(epoch, seq)} follows"
+        elif epoch < was or seq <= reached:
+            yield f"{event.kind} {(epoch, seq)} after {(was, reached)}"
+    if sum(event.kind == "started" for event in history.events) > 1:
         yield "started twice"
 
 

@@ -41,7 +41,7 @@ def changed(index: int, **fields: object) -> list[Seen]:
 
 TAKEN_OVER = [
     *GOOD[:3],
-    event("rewind", 2, "one ", epoch=1),
+    event("rewind", 2, "one "),
     event("delta", 3, "two ", epoch=1),
     event("delta", 4, "three", epoch=1),
     event("finished", 5, epoch=1),
@@ -90,7 +90,7 @@ def test_p1_wants_an_ending_from_turns_that_never_began() -> None:
         changed(3, text="thre"),
         changed(3, tokens=2),
         [*GOOD[:3], event("rewind", 2, "one "), *GOOD[3:]],
-        [*GOOD[:3], event("rewind", 2, "two ", epoch=1), *GOOD[5:]],
+        [*GOOD[:3], event("rewind", 2, "two "), event("finished", 5, epoch=1)],
         [*GOOD[:3], event("delta", 3, "three", epoch=1)],
         [GOOD[0], *GOOD],
     ],
