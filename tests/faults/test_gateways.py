@@ -12,7 +12,7 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from tests.faults import promises
 from tests.faults.caller import Caller
 from tests.faults.checks import TOKENS, begin, check, ends, prompts, streams, worst_gap
-from tests.faults.fault import NotInjected, Terminated, under
+from tests.faults.fault import Killed, NotInjected, Terminated, under
 from tests.faults.history import History
 from tests.faults.table import Finding, note
 from tests.faults.world import World, twins, world
@@ -119,16 +119,13 @@ async def test_a_wrong_wall_clock_ends_nothing_early_and_nothing_late(ahead: int
         answers = await twins(caller, right.address, prompts(4), LONG)
         begun = await streams(caller, 4, LONG)
         await expires(made, caller, wrong.address)
-        await wrong.process.ask("arm k-th token")
-        begin(caller, "turn 0", 8)[0]
-        await wrong.process.hear("killed")
-        moment = wrong.process.over
-        histories = await ends(begun)
+        async with under(Killed(wrong.process.pid)) as moment:
+            histories = await ends(begun)
         await check(made, histories, answers)
         gap = worst_gap(histories, moment)
         assert gap < 5
         figures = {"takeover s": gap}
-        note(Finding("F20", ("P1", "P2", "P3", "P7"), "clock set, exit -9", len(histories), figures))
+        note(Finding("F20", ("P1", "P2", "P3", "P7"), "clock as set, pid gone", len(histories), figures))
 
 
 async def expires(made: World, caller: Caller, gateway: str) -> None:
