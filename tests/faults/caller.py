@@ -44,6 +44,7 @@ class Caller:
     gateways: Sequence[str]
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     options: tuple[tuple[str, Any], ...] = CHANNEL
+    silence: float | None = None  # seconds without an event after which it tries another gateway
 
     def channel(self, gateway: str) -> grpc.aio.Channel:
         if gateway not in self.channels:
@@ -77,6 +78,17 @@ class Caller:
         history.changed()
         return history
 
+    async def read_again(self, history: History, gateway: str) -> History:
+        """The same turn from its beginning, as this gateway has it."""
+        again = self.history(history.prompt, history.key)
+        attempt = Attempt(time.monotonic(), gateway, "ResumeTurn", Position(0, 0))
+        again.attempts.append(attempt)
+        call = self.inference(gateway).ResumeTurn(
+            pb.ResumeTurnRequest(turn=history.turn), metadata=self.auth, timeout=60
+        )
+        await self._listen(again, attempt, call)
+        return again
+
     async def _attempt(
         self, history: History, request: pb.GenerateRequest, gateway: str, left: float
     ) -> Attempt:
@@ -90,18 +102,27 @@ class Caller:
             call = stub.ResumeTurn(resume, metadata=self.auth, timeout=left + 2)
         else:
             call = stub.StreamGenerate(request, metadata=self.auth, timeout=left)
+        await self._listen(history, attempt, call)
+        return attempt
+
+    async def _listen(self, history: History, attempt: Attempt, call: Any) -> None:
         try:
-            async for event in call:
+            while (event := await self._next(call)) is not grpc.aio.EOF:
                 history.add(seen(event))
             attempt.status = "OK"
         except grpc.aio.AioRpcError as error:
             attempt.status, attempt.details = error.code().name, error.details() or ""
             attempt.reason, attempt.refused = details_of(error)
+        except TimeoutError:
+            attempt.status, attempt.details = "SILENT", f"nothing for {self.silence:g} s"
         finally:
             attempt.ended = time.monotonic()
             call.cancel()
         history.changed()
-        return attempt
+
+    async def _next(self, call: Any) -> Any:
+        async with asyncio.timeout(self.silence):
+            return await call.read()
 
 
 @asynccontextmanager
@@ -117,18 +138,20 @@ async def calling(
 
 def seen(event: pb.StreamEvent) -> Seen:
     kind = event.WhichOneof("event") or ""
-    text, tokens, turn, outcome = "", 0, "", ""
+    told: dict[str, Any] = {}
     if kind == "delta":
-        text, tokens = event.delta.text, event.delta.tokens
+        told = {"text": event.delta.text, "tokens": event.delta.tokens}
     elif kind == "rewind":
-        text = "".join(part.text for answer in event.rewind.answers for part in answer.content)
+        told["text"] = "".join(part.text for answer in event.rewind.answers for part in answer.content)
     elif kind == "usage":
-        tokens = event.usage.completion_tokens
+        told["tokens"] = event.usage.completion_tokens
     elif kind == "started":
-        turn = event.started.turn
+        told = {"turn": event.started.turn, "resumable": event.started.resumable}
+    elif kind == "finished":
+        told["confirmed"] = event.finished.durability == pb.DURABILITY_CONFIRMED
     elif kind == "error":
-        outcome = event.error.outcome
-    return Seen(time.monotonic(), Position(event.epoch, event.seq), kind, text, tokens, turn, outcome)
+        told["outcome"] = event.error.outcome
+    return Seen(time.monotonic(), Position(event.epoch, event.seq), kind, **told)
 
 
 def details_of(error: grpc.aio.AioRpcError) -> tuple[str, float]:

@@ -24,6 +24,8 @@ class Seen:
     tokens: int = 0  # of a delta; of `usage` the turn's completion tokens
     turn: str = ""  # with `started`
     outcome: str = ""  # with `error`
+    confirmed: bool = False  # with `finished`: a second store has the turn
+    resumable: bool = True  # with `started`
 
 
 @dataclass(slots=True)
@@ -91,9 +93,9 @@ class History:
         return self.terminal is not None and self.terminal.kind == "finished"
 
     @property
-    def refused(self) -> Attempt | None:
-        """The attempt that ended the client's patience, if the turn has no terminal event."""
-        return self.attempts[-1] if self.attempts and self.terminal is None else None
+    def acknowledged(self) -> bool:
+        """It completed, and was told to be safe."""
+        return self.terminal is not None and self.terminal.confirmed
 
     @property
     def rewinds(self) -> int:
