@@ -51,11 +51,11 @@ class GatewaySettings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="sessions, keys and leases"
     )
-    redis_timeout: float = Field(
-        0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
-    )
     master_key: SecretStr | None = Field(
         None, description="32 bytes in base64: journals and sessions are encrypted with keys made from it"
+    )
+    redis_timeout: float = Field(
+        0.25, ge=0.05, le=5, description="a call to Redis takes at most so long, then it is away"
     )
     key_pepper: SecretStr = Field(description="secret under the digests of API keys")
     link_token: SecretStr = Field(description="secret shared with the engine replicas")

@@ -42,13 +42,19 @@ class Takeover:
         """Others may take over at once. Raises StoreAway."""
         await self._deps.journals.beat(self._deps.name, 0)
 
+    @property
+    def judges(self) -> bool:
+        """Whether it has reached the store for long enough to tell who is gone."""
+        return self._reached is not None and self._deps.clock.monotonic() - self._reached >= self._lease
+
     async def look(self) -> None:
         """One beat, and one look at the others. Raises StoreAway."""
-        deps, now = self._deps, self._deps.clock.monotonic()
+        deps = self._deps
         await deps.journals.beat(deps.name, self._lease)
         lapsed = set(await deps.journals.lapsed()) - {deps.name}
-        self._reached = now if self._reached is None else self._reached
-        if now - self._reached >= self._lease:
+        if self._reached is None:
+            self._reached = deps.clock.monotonic()
+        if self.judges:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
         self._missed = lapsed

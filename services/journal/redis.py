@@ -8,15 +8,11 @@ headrace:gateways                     set of gateways; headrace:gateway:<id> exi
 """
 
 import asyncio
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from redis import exceptions
-from redis.asyncio.cluster import RedisCluster
 
 from services.journal import codec
 from services.journal.port import (
@@ -32,40 +28,30 @@ from services.journal.port import (
     one_request,
 )
 from services.store.cipher import Cipher, about
-from services.store.connect import store_errors
+from services.store.cluster import Cluster
+from services.store.confirm import confirmed_script
+from services.store.connect import Store, store_errors
 
 ROOM = Path(__file__).parent
 DIGITS = "0123456789abcdef"
 VERDICTS = (Verdict.KEPT, Verdict.CANCELLED, Verdict.REALIGN, Verdict.FENCED, Verdict.GONE)
 GATEWAYS = "headrace:gateways"
-CONFIRM = 100  # ms
-
-
-class _Script:
-    """Sent by its digest; with its text when the server does not know it."""
-
-    def __init__(self, client: Any, name: str) -> None:
-        self._client = client
-        self._text = (ROOM / name).read_text()
-        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, keys: Sequence[str], *args: Any) -> Any:
-        async with store_errors():
-            try:
-                return await self._client.evalsha(self._digest, len(keys), *keys, *args)
-            except exceptions.NoScriptError:
-                return await self._client.eval(self._text, len(keys), *keys, *args)
+SCRIPTS = ("create", "append", "take", "mark")
 
 
 class RedisJournalStore:
     """`ciphers(tenant, turn)` gives each turn's; `size` of a reply counts sealed bytes."""
 
-    def __init__(self, client: Any, ciphers: Callable[[str, str], Cipher]) -> None:
-        self._client = client
+    def __init__(self, client: Store, ciphers: Callable[[str, str], Cipher]) -> None:
+        # redis-py types a reply as "awaitable or not"; the contract suite is the check.
+        self._client: Any = client
         self._cipher = ciphers
-        self._spread = isinstance(client, RedisCluster)  # a script may touch one slot only
-        self._create, self._append = _Script(client, "create.lua"), _Script(client, "append.lua")
-        self._take, self._mark = _Script(client, "take.lua"), _Script(client, "mark.lua")
+        self._spread = isinstance(client, Cluster)  # a script may touch one slot only
+        self._scripts = {name: self._client.register_script(_text(name)) for name in SCRIPTS}
+
+    async def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+        async with store_errors():
+            return await self._scripts[name](keys=keys, args=args)
 
     async def create(self, record: Record) -> str:
         claim, keys = record.claim, _keys(record.turn)
@@ -78,7 +64,8 @@ class RedisJournalStore:
                 record.request, about(record.turn, "request")
             ),
         }
-        held = await self._create(
+        held = await self._run(
+            "create",
             [keys[0], keys[2], *([] if claim is None else [_claim(record.turn, record.tenant, claim)])],
             *(record.turn, record.gateway, round(record.seconds * 1000), life),
             *(("", 0, "") if claim is None else (claim.digest, round(claim.keep * 1000), claim.instead_of)),
@@ -114,7 +101,7 @@ class RedisJournalStore:
             sealed = self._sealed(batch) if batch.events else b""
             keep = round(batch.keep * 1000) if batch.ended else ""
             args += (batch.turn, batch.epoch, batch.first, last, sealed, keep)
-        flat = await self._append(keys, *args)
+        flat = await self._run("append", keys, *args)
         return [
             Reply(
                 VERDICTS[flat[i]],
@@ -132,10 +119,10 @@ class RedisJournalStore:
         )
 
     async def find(self, turn: str) -> Stored | None:
-        return self._stored(turn, await self._take(_keys(turn)[::2], turn))
+        return self._stored(turn, await self._run("take", _keys(turn)[::2], turn))
 
     async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
-        return self._stored(turn, await self._take(_keys(turn)[::2], turn, owner, gateway))
+        return self._stored(turn, await self._run("take", _keys(turn)[::2], turn, owner, gateway))
 
     async def read(self, turn: str, tenant: str, after: int) -> Sequence[Page]:
         async with store_errors():
@@ -149,16 +136,17 @@ class RedisJournalStore:
         return Page(int(fields[b"e"]), entries)
 
     async def watch(self, turn: str) -> None:
-        await self._mark(_keys(turn)[:1], "watched")
+        await self._run("mark", _keys(turn)[:1], "watched")
 
     async def cancel(self, turn: str) -> None:
-        await self._mark(_keys(turn)[:1], "cancelled")
+        await self._run("mark", _keys(turn)[:1], "cancelled")
 
     async def confirm(self, turn: str) -> bool:
-        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(_keys(turn)[0], "durable", 1)
-            pipe.wait(1, CONFIRM)
-            return int((await pipe.execute())[1]) >= 1
+        """A write of its own, after all others: a replica that has it has them."""
+        async with store_errors():
+            mark, keys = self._scripts["mark"], _keys(turn)[:1]
+            marked, kept = await confirmed_script(self._client, mark, keys, ["durable"])
+        return kept and bool(marked)
 
     async def beat(self, gateway: str, seconds: float) -> None:
         key = f"headrace:gateway:{gateway}"
@@ -228,3 +216,7 @@ def _holder(held: bytes | None, claim: Claim | None) -> str:
     turn, _, digest = held.decode().partition(" ")
     one_request(digest, claim)
     return turn
+
+
+def _text(script: str) -> str:
+    return (ROOM / f"{script}.lua").read_text()
