@@ -8,7 +8,7 @@ from tests.faults.caller import Caller
 from tests.faults.history import History
 from tests.faults.world import World
 
-TOKENS = 150
+SHORT, TOKENS, LONG = 12, 150, 600
 Turn = tuple[History, "asyncio.Task[History]"]
 
 

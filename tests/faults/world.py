@@ -89,7 +89,8 @@ class World:
     keys: list[KeyRecord] = field(default_factory=list)
     _logs: int = 0
 
-    async def replica(self, name: str, *, redis_url: str = "", **fields: Any) -> Replica:
+    async def replica(self, name: str, *, announce: str = "", redis_url: str = "", **fields: Any) -> Replica:
+        """`announce`: the address that gateways are told, if it is not its own. `fields` are ReplicaSettings'."""
         settings = {
             "model": MODEL,
             "engine": "sim",
@@ -98,7 +99,7 @@ class World:
             "redis_url": redis_url or self.redis_url,
             "drain_grace_s": 5,
         }
-        env = clean() | {"SETTINGS": json.dumps(settings | fields)}
+        env = clean() | {"SETTINGS": json.dumps(settings | fields), "ANNOUNCE": announce}
         process = await self.stack.enter_async_context(
             running("tests.faults.replica", name, env=env, log=self._log(name))
         )
