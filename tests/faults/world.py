@@ -177,6 +177,12 @@ class World:
     def logs(self) -> dict[str, str]:
         return {path.name: path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))}
 
+    def show_logs(self) -> None:
+        """What went wrong, for whoever reads the test's output."""
+        for name, text in self.logs().items():
+            unusual = [line for line in text.splitlines() if '"level": "info"' not in line]
+            print(f"--- {name}", *unusual[-40:], sep="\n")
+
     async def at_rest(self, seconds: float = 10) -> list[str]:
         """What is still held once everything had time to come to rest: violations of P7 by whoever lives."""
         found: list[str] = ["never looked"]
@@ -220,7 +226,11 @@ async def world(
                 await made.replica(f"sim-{i}")
             for _ in range(gateways):
                 await made.gateway(**env)
-            yield made
+            try:
+                yield made
+            except BaseException:
+                made.show_logs()
+                raise
 
 
 async def twins(caller: Caller, gateway: str, prompts: Iterable[str], tokens: int) -> dict[str, str]:
