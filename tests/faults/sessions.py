@@ -3,8 +3,10 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import grpc
+
 from services.api.headrace.v1 import sessions_pb2
-from tests.faults.caller import Caller
+from tests.faults.caller import Caller, details_of
 from tests.faults.checks import SHORT
 from tests.faults.history import History
 
@@ -39,13 +41,24 @@ async def conversations(caller: Caller, count: int) -> list[Conversation]:
 
 async def kept(caller: Caller, talks: list[Conversation], gateway: str) -> list[str]:
     """Every answer that the store has, with its session."""
-    found = []
-    for talk in talks:
-        session = await caller.sessions(gateway).Get(
-            sessions_pb2.GetSessionRequest(id=talk.session), metadata=caller.auth, timeout=10
-        )
-        found += [f"{talk.session}: {part.text}" for m in session.messages for part in m.content]
-    return found
+    return [
+        f"{talk.session}: {text}" for talk in talks for text in await answers(caller, talk.session, gateway)
+    ]
+
+
+async def answers(caller: Caller, session: str, gateway: str = "") -> list[str]:
+    """What a session's messages say; asks until the store answers."""
+    stub, request = caller.sessions(gateway), sessions_pb2.GetSessionRequest(id=session)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                reply = await stub.Get(request, metadata=caller.auth, timeout=10)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(details_of(error)[1])
+            else:
+                return [part.text for message in reply.messages for part in message.content]
 
 
 def acknowledged(talks: list[Conversation]) -> list[str]:

@@ -6,14 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from services.api.headrace.v1 import sessions_pb2
 from services.gateway.errors import EXIT_CONFIG
 from tests.faults import promises
 from tests.faults.caller import Caller
 from tests.faults.checks import LONG, SHORT, begin, check, ends, prompts, streams
 from tests.faults.fault import Frozen, NotInjected, shows, under
 from tests.faults.history import Attempt, History
-from tests.faults.sessions import conversations
+from tests.faults.sessions import answers, conversations
 from tests.faults.table import Finding, note
 from tests.faults.talk import running
 from tests.faults.world import World, environment, twins, world
@@ -33,7 +32,7 @@ async def test_running_streams_do_not_notice_a_frozen_store_and_what_needs_it_is
             first, other = made.gateways
             for gateway in made.gateways:
                 await made.connected(caller, gateway, 2)
-            answers = await twins(caller, other.address, prompts(4), FROZEN)
+            twin = await twins(caller, other.address, prompts(4), FROZEN)
             begun = await streams(caller, 4, FROZEN)
             fault = Frozen(valkey.process.pid)
             tasks = (await first.ledger())["tasks"]
@@ -51,7 +50,7 @@ async def test_running_streams_do_not_notice_a_frozen_store_and_what_needs_it_is
             stall = max(worst_pause(history, moment, moment + 10) for history in histories)
             assert stall < 1
             again = [await caller.read_again(history, other.address) for history in histories]
-            await check(made, [*histories, *again], answers)
+            await check(made, [*histories, *again], twin)
             figures = {"worst pause s": stall, "refusal after s": slowest, "tasks piled up": piled}
             note(Finding("F14", ("P1", "P2", "P3", "P7"), fault.proof, len(histories) + 41, figures))
 
@@ -130,7 +129,7 @@ async def test_a_store_that_forgets_or_refuses_costs_no_token_and_runs_nothing_t
             other = made.gateways[1]
             for gateway in made.gateways:
                 await made.connected(caller, gateway, 2)
-            answers = await twins(caller, other.address, prompts(4), LONG)
+            twin = await twins(caller, other.address, prompts(4), LONG)
             begun = await streams(caller, 4, LONG)
             fault = {
                 "scripts gone": ScriptsGone(valkey),
@@ -147,7 +146,7 @@ async def test_a_store_that_forgets_or_refuses_costs_no_token_and_runs_nothing_t
             follower = begin(caller, "turn 0", LONG, first=1)  # the same key, at the other gateway
             histories = await ends([*begun, follower])
             again = [await caller.read_again(history, other.address) for history in histories]
-            await check(made, [*histories, *again], answers)
+            await check(made, [*histories, *again], twin)
             turns = len(histories) + turned
             note(Finding("F15", ("P1", "P2", "P3", "P7"), fault.proof, turns))
 
@@ -183,10 +182,7 @@ async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -
                 await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
                 link.heal()
                 histories.append(history)
-            session = await caller.sessions().Get(
-                sessions_pb2.GetSessionRequest(id=talk.session), metadata=caller.auth
-            )
-            told = [part.text for message in session.messages for part in message.content]
+            told = await answers(caller, talk.session)
             completed = [history.text for history in histories if history.completed]
             assert promises.one_ending(histories) == []
             assert promises.one_execution(histories, made.orders()) == []
