@@ -16,7 +16,7 @@ from services.journal.port import Stored
 from services.telemetry import metrics
 from services.telemetry.logs import log
 
-BEATS = 6  # in the time of a lease
+BEATS = 12  # in the time of a lease
 
 
 class Takeover:

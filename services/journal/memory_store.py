@@ -110,7 +110,7 @@ class MemoryJournalStore:
         if (kept := self._kept(turn)) is not None and not kept.ended:
             kept.cancelled = True
 
-    async def confirm(self, turn: str) -> bool:
+    async def confirm(self, turn: str, seq: int) -> bool:
         """There is no replica."""
         return False
 

@@ -277,4 +277,4 @@ async def test_a_gateway_without_turns_is_forgotten_once_it_lapsed(stores: Store
 
 async def test_no_replica_of_the_store_confirms_nothing(stores: Stores) -> None:
     await stores.journals.create(record())
-    assert await stores.journals.confirm(TURN) is False
+    assert await stores.journals.confirm(TURN, 0) is False
