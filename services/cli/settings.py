@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -74,7 +74,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _setting(
     name: str, field: FieldInfo, env: Mapping[str, str], filed: Mapping[str, Any], path: Path | None
 ) -> Setting:
-    secret, about = field.annotation is SecretStr, field.description or ""
+    secret = SecretStr in (field.annotation, *get_args(field.annotation))
+    about = field.description or ""
     variable = PREFIX + name.upper()
     nested = {key: value for key, value in env.items() if key.startswith(f"{variable}__")}
     if variable in env:

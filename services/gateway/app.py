@@ -24,6 +24,7 @@ from services.journal.redis import RedisJournalStore
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.sessions.vault import Vault
 from services.store.breaker import State
 from services.store.check import check
 from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
@@ -47,16 +48,20 @@ class Stores:
 
 
 def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
-    sessions = RedisSessionStore(client, SystemClock(), RandomIds())
+    sessions = RedisSessionStore(client, SystemClock(), RandomIds(), Vault(master_of(settings)))
     journals = RedisJournalStore(client, ciphers(settings))
     return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
 
 
+def master_of(settings: GatewaySettings) -> bytes:
+    """The master key, empty if there is none."""
+    return b"" if settings.master_key is None else master_key(settings.master_key.get_secret_value())
+
+
 def ciphers(settings: GatewaySettings) -> Callable[[str, str], Cipher]:
     """Each turn's cipher: random nonces last for a turn, and not for all turns of a tenant."""
-    if settings.master_key is None:
+    if not (master := master_of(settings)):
         return lambda tenant, turn: Plain()
-    master = master_key(settings.master_key.get_secret_value())
     return lru_cache(4096)(lambda tenant, turn: AesGcm(derive(master, "journal", tenant, turn)))
 
 

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from services.core.request import Effort
 from services.store.address import parse
+from services.store.cipher import master_key
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
@@ -81,6 +82,9 @@ class GatewaySettings(BaseSettings):
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )
+    session_ttl_limit: int = Field(
+        2_592_000, ge=60, description="a session may ask to be kept so long after its last turn"
+    )
     efforts: dict[str, Effort] = Field(
         {}, description='reasoning effort where a request names none, by "model" or "tenant/model"'
     )
@@ -98,6 +102,13 @@ class GatewaySettings(BaseSettings):
     def _store_can_be_addressed(cls, url: SecretStr) -> SecretStr:
         parse(url.get_secret_value())
         return url
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            master_key(key.get_secret_value())
+        return key
 
     @field_validator("screen")
     @classmethod

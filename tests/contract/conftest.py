@@ -1,6 +1,6 @@
 import pytest
 
-from tests.contract.stores import ADAPTERS, Stores, memory_stores, redis_stores
+from tests.contract.stores import ADAPTERS, MASTER, Stores, memory_stores, redis_stores
 from tests.support.valkey import (  # noqa: F401
     cluster_client,
     restricted_client,
@@ -10,7 +10,7 @@ from tests.support.valkey import (  # noqa: F401
     valkey_url,
 )
 
-CLIENTS = {"redis": "valkey", "cluster": "cluster", "restricted": "restricted"}
+CLIENTS = {"redis": "valkey", "sealed": "valkey", "cluster": "cluster", "restricted": "restricted"}
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -18,6 +18,5 @@ def stores(request: pytest.FixtureRequest) -> Stores:
     if request.param == "memory":
         return memory_stores()
     client = request.getfixturevalue(f"{CLIENTS[request.param]}_client")
-    return redis_stores(
-        client, request.getfixturevalue("valkey_client") if request.param == "restricted" else client
-    )
+    admin = request.getfixturevalue("valkey_client") if request.param == "restricted" else client
+    return redis_stores(client, admin, MASTER if request.param == "sealed" else b"")

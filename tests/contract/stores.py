@@ -10,6 +10,7 @@ from services.journal.redis import RedisJournalStore
 from services.sessions.memory import MemorySessionStore
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
+from services.sessions.vault import Vault
 from services.store.cipher import AesGcm, derive
 from services.store.connect import Store
 from services.tenancy.keys import KeyStore
@@ -17,7 +18,8 @@ from services.tenancy.memory import MemoryKeyStore
 from services.tenancy.redis import RedisKeyStore
 from tests.support.clock import CountingIds, FakeClock
 
-ADAPTERS = ("memory", "redis", "cluster", "restricted")
+ADAPTERS = ("memory", "redis", "cluster", "restricted", "sealed")
+MASTER = b"m" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ def memory_stores() -> Stores:
     )
 
 
-def redis_stores(client: Store, admin: Store | None = None) -> Stores:
-    """`admin`: a client that may look at all keys, where `client` may not."""
+def redis_stores(client: Store, admin: Store | None = None, master: bytes = b"") -> Stores:
+    """`admin`: a client that may look at all keys, where `client` may not. `master`: the key under which sessions
+    are encrypted; empty leaves them plain."""
     clock = FakeClock()
 
     async def pass_time(seconds: float) -> None:
@@ -58,7 +61,7 @@ def redis_stores(client: Store, admin: Store | None = None) -> Stores:
 
     return Stores(
         RedisKeyStore(client),
-        RedisSessionStore(client, clock, CountingIds()),
+        RedisSessionStore(client, clock, CountingIds(), Vault(master)),
         RedisJournalStore(client, lambda tenant, turn: AesGcm(derive(bytes(32), "journal", tenant, turn))),
         clock,
         pass_time,

@@ -56,6 +56,8 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
         "doctor",
         "keys",
         "sessions",
+        "turns",
+        "drill",
     ):
         assert f"\n  {command} " in said
     assert "3 endpoint" in " ".join(said.split())
@@ -85,8 +87,11 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         (("chat", "--endpoint", "127.0.0.1:9", "hi"), exits.USAGE, "no API key is known"),
         (("models", "--endpoint", "h:9", "--key-file", "/nowhere"), exits.USAGE, "/nowhere"),
         (("status",), exits.UNREACHABLE, "no endpoint is known"),
+        (("drill",), exits.UNREACHABLE, "no stack is up"),
+        (("drill", "--streams", "0"), exits.USAGE, "--streams"),
+        (("turns", "get"), exits.USAGE, "id"),
         (("keys", "list"), exits.USAGE, "key_pepper"),
-        (("sessions", "get"), exits.USAGE, "id"),
+        (("sessions", "show"), exits.USAGE, "id"),
     ],
 )
 def test_a_mistake_costs_one_clear_message(
@@ -132,10 +137,11 @@ def test_config_names_origins_and_masks_secrets(
     file.write_text('redis_url = "redis://:hunter2@127.0.0.1:1/0"\nprocesses = 3\n')
     monkeypatch.setenv("HEADRACE_CONFIG", str(file))
     monkeypatch.setenv("HEADRACE_PROCESSES", "2")
+    monkeypatch.setenv("HEADRACE_MASTER_KEY", "aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMnh4eHg=")
     assert run("config", "--json") == 0
     said = capsys.readouterr().out
     shown = json.loads(said)
-    assert "hunter2" not in said
+    assert "hunter2" not in said and "aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMnh4eHg=" not in said
     assert (shown["redis_url"]["value"], shown["redis_url"]["origin"]) == (MASK, f"file {file}")
     assert (shown["processes"]["value"], shown["processes"]["origin"]) == ("2", "env HEADRACE_PROCESSES")
     assert shown["drain_grace"]["origin"] == "default"

@@ -26,27 +26,47 @@ from services.api.headrace.v1 import inference_pb2 as headrace_dot_v1_dot_infere
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/sessions.proto\x12\x0bheadrace.v1\x1a\x1bheadrace/v1/inference.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Message\x12+\n\x07\x63reated\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x14\x43reateSessionRequest\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x18\n\x0bttl_seconds\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"\x1f\n\x11GetSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14\x44\x65leteSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse2\xa8\x02\n\x08Sessions\x12\x41\n\x06\x43reate\x12!.headrace.v1.CreateSessionRequest\x1a\x14.headrace.v1.Session\x12;\n\x03Get\x12\x1e.headrace.v1.GetSessionRequest\x1a\x14.headrace.v1.Session\x12K\n\x04List\x12 .headrace.v1.ListSessionsRequest\x1a!.headrace.v1.ListSessionsResponse\x12O\n\x06\x44\x65lete\x12!.headrace.v1.DeleteSessionRequest\x1a\".headrace.v1.DeleteSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aheadrace/v1/sessions.proto\x12\x0bheadrace.v1\x1a\x1bheadrace/v1/inference.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x03\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Message\x12+\n\x07\x63reated\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08metadata\x18\x06 \x03(\x0b\x32\".headrace.v1.Session.MetadataEntry\x12\'\n\x05turns\x18\x07 \x03(\x0b\x32\x18.headrace.v1.SessionTurn\x12\x13\n\x0b\x66orked_from\x18\x08 \x01(\t\x12\x11\n\tforked_at\x18\t \x01(\x03\x12\x14\n\x0cnext_version\x18\n \x01(\x03\x12,\n\x07summary\x18\x0b \x01(\x0b\x32\x1b.headrace.v1.SessionSummary\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\x0bSessionTurn\x12\x0c\n\x04turn\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x07\x63reated\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rfirst_message\x18\x05 \x01(\x05\x12\x15\n\rmessage_count\x18\x06 \x01(\x05\"5\n\x0eSessionSummary\x12\x15\n\rmessage_count\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xec\x01\n\x14\x43reateSessionRequest\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Message\x12\x18\n\x0bttl_seconds\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x41\n\x08metadata\x18\x03 \x03(\x0b\x32/.headrace.v1.CreateSessionRequest.MetadataEntry\x12\x0e\n\x06system\x18\x04 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_ttl_seconds\"H\n\x11GetSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\x03\x12\x11\n\tmax_turns\x18\x03 \x01(\x05\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12\x46orkSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nat_version\x18\x02 \x01(\x03\"\"\n\x14\x45xportSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"i\n\x0bSessionPart\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x14.headrace.v1.SessionH\x00\x12)\n\x04turn\x18\x02 \x01(\x0b\x32\x19.headrace.v1.ExportedTurnH\x00\x42\x06\n\x04part\"^\n\x0c\x45xportedTurn\x12&\n\x04turn\x18\x01 \x01(\x0b\x32\x18.headrace.v1.SessionTurn\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Message\"\"\n\x14\x44\x65leteSessionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse2\xb0\x03\n\x08Sessions\x12\x41\n\x06\x43reate\x12!.headrace.v1.CreateSessionRequest\x1a\x14.headrace.v1.Session\x12;\n\x03Get\x12\x1e.headrace.v1.GetSessionRequest\x1a\x14.headrace.v1.Session\x12K\n\x04List\x12 .headrace.v1.ListSessionsRequest\x1a!.headrace.v1.ListSessionsResponse\x12=\n\x04\x46ork\x12\x1f.headrace.v1.ForkSessionRequest\x1a\x14.headrace.v1.Session\x12G\n\x06\x45xport\x12!.headrace.v1.ExportSessionRequest\x1a\x18.headrace.v1.SessionPart0\x01\x12O\n\x06\x44\x65lete\x12!.headrace.v1.DeleteSessionRequest\x1a\".headrace.v1.DeleteSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.sessions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SESSION_METADATAENTRY']._loaded_options = None
+  _globals['_SESSION_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._loaded_options = None
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_SESSION']._serialized_start=106
-  _globals['_SESSION']._serialized_end=274
-  _globals['_CREATESESSIONREQUEST']._serialized_start=276
-  _globals['_CREATESESSIONREQUEST']._serialized_end=380
-  _globals['_GETSESSIONREQUEST']._serialized_start=382
-  _globals['_GETSESSIONREQUEST']._serialized_end=413
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=415
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=475
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=477
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=564
-  _globals['_DELETESESSIONREQUEST']._serialized_start=566
-  _globals['_DELETESESSIONREQUEST']._serialized_end=600
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=602
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=625
-  _globals['_SESSIONS']._serialized_start=628
-  _globals['_SESSIONS']._serialized_end=924
+  _globals['_SESSION']._serialized_end=526
+  _globals['_SESSION_METADATAENTRY']._serialized_start=479
+  _globals['_SESSION_METADATAENTRY']._serialized_end=526
+  _globals['_SESSIONTURN']._serialized_start=529
+  _globals['_SESSIONTURN']._serialized_end=679
+  _globals['_SESSIONSUMMARY']._serialized_start=681
+  _globals['_SESSIONSUMMARY']._serialized_end=734
+  _globals['_CREATESESSIONREQUEST']._serialized_start=737
+  _globals['_CREATESESSIONREQUEST']._serialized_end=973
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_start=479
+  _globals['_CREATESESSIONREQUEST_METADATAENTRY']._serialized_end=526
+  _globals['_GETSESSIONREQUEST']._serialized_start=975
+  _globals['_GETSESSIONREQUEST']._serialized_end=1047
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1049
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1109
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1111
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1198
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1200
+  _globals['_FORKSESSIONREQUEST']._serialized_end=1252
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=1254
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=1288
+  _globals['_SESSIONPART']._serialized_start=1290
+  _globals['_SESSIONPART']._serialized_end=1395
+  _globals['_EXPORTEDTURN']._serialized_start=1397
+  _globals['_EXPORTEDTURN']._serialized_end=1491
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1493
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1527
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1529
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1552
+  _globals['_SESSIONS']._serialized_start=1555
+  _globals['_SESSIONS']._serialized_end=1987
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,16 @@ class SessionsStub:
                 request_serializer=headrace_dot_v1_dot_sessions__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_sessions__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/headrace.v1.Sessions/Fork',
+                request_serializer=headrace_dot_v1_dot_sessions__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_sessions__pb2.Session.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/headrace.v1.Sessions/Export',
+                request_serializer=headrace_dot_v1_dot_sessions__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_sessions__pb2.SessionPart.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/headrace.v1.Sessions/Delete',
                 request_serializer=headrace_dot_v1_dot_sessions__pb2.DeleteSessionRequest.SerializeToString,
@@ -66,7 +76,8 @@ class SessionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The session with its turns; a long one in parts, each with `next_version` of the part after it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -77,8 +88,24 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fork(self, request, context):
+        """A new session with the history up to a version, and the metadata and time to live of the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """All that is kept of a session: first the session without turns, then each of its turns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Where the endpoint has a master key, the session's data key is destroyed first: copies of its
+        messages, wherever they are, cannot be read any more.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -100,6 +127,16 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=headrace_dot_v1_dot_sessions__pb2.ListSessionsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_sessions__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=headrace_dot_v1_dot_sessions__pb2.ForkSessionRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_sessions__pb2.Session.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=headrace_dot_v1_dot_sessions__pb2.ExportSessionRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_sessions__pb2.SessionPart.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -188,6 +225,60 @@ class Sessions:
             '/headrace.v1.Sessions/List',
             headrace_dot_v1_dot_sessions__pb2.ListSessionsRequest.SerializeToString,
             headrace_dot_v1_dot_sessions__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Sessions/Fork',
+            headrace_dot_v1_dot_sessions__pb2.ForkSessionRequest.SerializeToString,
+            headrace_dot_v1_dot_sessions__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.Sessions/Export',
+            headrace_dot_v1_dot_sessions__pb2.ExportSessionRequest.SerializeToString,
+            headrace_dot_v1_dot_sessions__pb2.SessionPart.FromString,
             options,
             channel_credentials,
             insecure,
