@@ -14,12 +14,14 @@ from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
 from services.core.errors import Cancelled, DeadlineExceeded
 from services.core.events import Event, Failed
-from services.core.request import Scope, Tenant
+from services.core.request import Ask, Conversation, Scope, Tenant
 from services.gateway import pipeline, wire
 from services.gateway.answer import fold
 from services.gateway.asked import Asked, request_of, unpack
 from services.gateway.deps import Deps
+from services.gateway.history import look_up
 from services.gateway.metadata import authorization
+from services.gateway.prompt import conversation, render
 from services.gateway.reader import Reader, Rewound
 from services.gateway.response import response, turn_message
 from services.gateway.turn import Turn
@@ -87,12 +89,16 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         limits = deps.limits()
         ask = await pipeline.read(validate_count, request, deps)
         with deps.admission.slot():
-            session = await pipeline.remember(ask, tenant, deps)
-            said = pipeline.conversation(ask, session, deps, tenant, deps.clock.now())
-            prompt = await pipeline.render(said, deps.models[ask.model], deps)
+            prompt = await render(await self._said(ask, tenant), deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )
+
+    async def _said(self, ask: Ask, tenant: Tenant) -> Conversation:
+        deps = self._deps
+        session = None if ask.session is None else await look_up(ask, tenant, deps)
+        history, begun = ((), deps.clock.now()) if session is None else (session.messages, session.created)
+        return conversation(ask, (*history, *ask.messages), begun, deps, tenant)
 
     async def _accept(self, request: pb.GenerateRequest, context: Context, *, streams: bool = True) -> Asked:
         return await pipeline.accept(authorization(context), request, self._deps, streams=streams)
