@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from services.telemetry.metrics import MESSAGES
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+CANCELLING = 2.0  # seconds that a cancel waits for the turn to have ended
 LAST_READ = 2.0  # seconds after the turn's deadline for its reader to take what is there
 
 
@@ -81,6 +82,9 @@ class Inference(inference_pb2_grpc.InferenceServicer):
             turn.fail(Cancelled("the turn was cancelled"))
         elif (await self._turn(request.turn, tenant)).state == pb.Turn.RUNNING:
             await self._deps.journals.cancel(request.turn)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCELLING), Reader(self._deps, request.turn, tenant.id) as reader:
+                await _all(reader)
         return await self._turn(request.turn, tenant)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:

@@ -17,7 +17,7 @@ from services.core.errors import (
     NoReplica,
     Violation,
 )
-from services.core.events import Ending, FinishReason, Restarted
+from services.core.events import Ending, FinishReason, Migrated, Restarted
 from services.core.request import Ask, Conversation, Sampling
 from services.gateway.answer import Past, fold
 from services.gateway.deps import Deps, ServedModel
@@ -180,6 +180,7 @@ class Sampler:
     def _moved(self, cause: Cause, begun: bool) -> None:
         if begun:
             self.turn.migrations += 1
+            self.turn.append(Migrated())
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:
             metrics.REROUTES.labels(self.model.name, cause).inc()

@@ -20,7 +20,7 @@ from services.store.connect import connect
 from tests.integration.test_generate import text_of
 from tests.support.gateway import Endpoint, ask, memory_stores, running_gateway, until, user
 from tests.support.gateways import first, rest
-from tests.support.valkey import Pair, running_pair
+from tests.support.valkey import running_pair
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.004, scale=1), context_length=2048, vocab_size=49152)
 SMALL = SimSettings(timing=SimTiming(scale=0), context_length=400, vocab_size=49152)
@@ -56,10 +56,9 @@ async def test_turns_that_queue_are_all_in_the_session_in_the_order_in_which_the
         session = await new_session(endpoint)
         calls = []
         for i in range(4):
-            request = ask(f"turn {i}", session=session, max_tokens=30, session_busy=pb.SESSION_BUSY_QUEUE)
+            request = ask(f"turn {i}", session=session, max_tokens=150, session_busy=pb.SESSION_BUSY_QUEUE)
             calls.append(asyncio.create_task(endpoint.stream(request)))
-            await until(lambda i=i: len(endpoint.deps.turns) == i + 1)  # type: ignore[misc]
-            await asyncio.sleep(0.05)  # so that it stands in line before the next one comes
+            await until(lambda i=i: in_line(endpoint, session) == i)  # type: ignore[misc]
         streams = await asyncio.gather(*calls)
         said = await said_in(endpoint, session)
         assert said[::2] == [f"turn {i}" for i in range(4)] and said[1::2] == [text_of(s) for s in streams]
@@ -75,6 +74,12 @@ async def test_a_turn_that_ends_lets_the_session_go() -> None:
         call.cancel()
         await until(lambda: not len(endpoint.deps.turns))
         assert (await endpoint.stream(ask("two", session=session, max_tokens=5)))[-1].HasField("finished")
+
+
+def in_line(endpoint: Endpoint, session: str) -> int:
+    """Turns that wait for the session; -1 while none holds it."""
+    kept = endpoint.stores.sessions._tenants["acme"][session]  # type: ignore[attr-defined]
+    return len(kept.waiting) if kept.writer else -1
 
 
 def long_history() -> Iterator[pb.Message]:
@@ -102,12 +107,6 @@ async def test_a_history_that_outgrew_the_context_is_shown_in_part_and_kept_whol
         assert (kept.summary is not None) == (policy == pb.CONTEXT_POLICY_SUMMARIZE)
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    with running_pair() as servers:
-        yield servers
-
-
 def stores_on(url: str) -> Stores:
     client = connect(url, timeout=1)
     return replace(
@@ -117,8 +116,8 @@ def stores_on(url: str) -> Stores:
     )
 
 
-async def test_a_durable_turn_says_whether_a_replica_of_the_store_has_it(pair: Pair) -> None:
-    async with running_gateway(stores=stores_on(pair.primary.url)) as endpoint:
+async def test_a_durable_turn_says_whether_a_replica_of_the_store_has_it() -> None:
+    async with running_pair() as pair, running_gateway(stores=stores_on(pair.primary.url)) as endpoint:
         session = await new_session(endpoint)
         request = ask("hello", max_tokens=5, durable=True, session=session)
         events = await endpoint.stream(request)
