@@ -12,11 +12,18 @@ from tests.sim.loop import WORLD, LoopClock, Owner, VirtualLoop
 from tests.sim.plan import FAULTS_END, Fault, TENANTS, draw_faults, draw_plans
 from tests.sim.replica import Replica
 from tests.sim.store import Server
-from tests.support.clock import CountingIds
 
 SETTLE = 9.0  # seconds after the last fault within which everything that goes on has found its way
 QUIET = 6.0  # seconds after the last client within which nothing is held any more
 TRACE = 400  # lines
+
+
+class SeededIds:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def new(self, prefix: str) -> str:
+        return f"{prefix}_{self._rng.getrandbits(128):032x}"
 
 
 @dataclass
@@ -32,7 +39,7 @@ class World:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         random.seed(self.seed)  # the gateways share work by it
-        self._ids = CountingIds()
+        self._ids = SeededIds(random.Random(self.seed + 1))
         self.clock = LoopClock(self.loop)
         self.server = Server(self.loop, self.clock, self._ids, self.rng)
         self.server.latency = self.rng.choice((0.0005, 0.002, 0.02))
