@@ -42,8 +42,9 @@ class Cause(IntEnum):
 class EngineRequest:
     """A prompt to continue. Sampling fields at their defaults change nothing in the distribution.
 
-    `structural_tag` is an xgrammar structural tag as JSON that the output follows. `logprobs` asks for
-    the log probability of each token, and of so many likeliest ones at its place.
+    `structural_tag` is an xgrammar structural tag as JSON that the output follows. The output begins with the
+    last `continued` ids of the prompt, which another engine sampled. `logprobs` asks for the log probability
+    of each token, and of so many likeliest ones at its place.
     """
 
     id: int
@@ -63,6 +64,7 @@ class EngineRequest:
     turn: str = ""
     structural_tag: str = ""
     logprobs: int | None = None
+    continued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
-from cluster.engine.vllm import describe, first_line, refusal, sampling, with_structure
+from cluster.engine.vllm import describe, failed, first_line, refusal, sampling, with_structure
 
 
 class ReferenceEngine:
@@ -89,12 +89,16 @@ class ReferenceEngine:
         id, completion = request.id, output.outputs[0]
         tokens = list(completion.token_ids)
         arrays = StepArrays()
-        if self._prefills.pop(id, None) is not None:
+        if begins := self._prefills.pop(id, None) is not None:
             arrays.firsts.append(First(id, output.num_cached_tokens or 0, 0))
         if completion.finish_reason == "stop":
             arrays.finishes.append(Finished(id, Cause.STOP, stop_id=tokens.pop()))
-        elif completion.finish_reason is not None:
+        elif completion.finish_reason == "length":
             arrays.finishes.append(Finished(id, Cause.LENGTH))
+        elif completion.finish_reason is not None:
+            unbegun = begins and not tokens and request.continued > 0 and request.structural_tag != ""
+            arrays.finishes.append(failed(id, completion.finish_reason, unbegun=unbegun))
+            tokens = []
         if tokens:
             arrays.extend(id, tokens)
             if completion.logprobs is not None and request.logprobs is not None:

@@ -29,7 +29,6 @@ from cluster.engine.port import (
 MASK = 2**64 - 1
 MULTIPLIER = 6364136223846793005
 BLOCK_TOKENS = 16
-BLOCKS_CACHED = 65536
 
 # Ids of ordinary words in every byte-level BPE vocabulary that is large enough.
 PRINTABLE = range(1000, 9000)
@@ -57,6 +56,7 @@ class SimSettings:
     vocab_size: int = 200_000
     printable: Sequence[int] = PRINTABLE
     mean_length: int = 0
+    cached_blocks: int = 65_536  # of the prefix cache, the longest unused leaves first
     timing: SimTiming = field(default_factory=SimTiming)
 
 
@@ -199,7 +199,7 @@ class SimEngine:
                 cached += BLOCK_TOKENS if hit else 0
                 cache[key] = None
                 cache.move_to_end(key)
-        while len(cache) > BLOCKS_CACHED:
+        while len(cache) > self.settings.cached_blocks:
             cache.popitem(last=False)
         # The last prompt token is always computed: its logits give the first token.
         return state, min(cached, len(prompt) - 1)

@@ -7,7 +7,7 @@ A keyword that xgrammar would ignore is refused too: the output would not follow
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ MAX_RANGED = 16  # letters under {m,n} in a pattern that has another repetition 
 MAX_LENGTH = 128  # characters of a string that has a length
 MAX_LENGTHS = 256  # of all of them
 MAX_OPTIONAL = 64  # properties that are not required; all those of an open object count, and twice
+
+CONTINUED = "continued"
 
 FORMATS = (
     *("sequence", "or", "optional", "star", "const_string", "token", "any_tokens", "exclude_token"),
@@ -45,13 +47,22 @@ class Structure(NamedTuple):
     schemas: list[Any]
     bounded: list[dict[str, Any]]
 
-    def text(self) -> str:
+    def text(self, continued: Sequence[int] = ()) -> str:
         """The tag as it is compiled: for a bounded length xgrammar takes raw control characters, which no JSON
-        reader takes, so the length becomes a pattern. That compiles in less than half the time as well."""
+        reader takes, so the length becomes a pattern. That compiles in less than half the time as well.
+
+        The ids that its output begins with travel in it to where it is compiled; see `parted`."""
         for schema in self.bounded:
             low, high = schema.pop("minLength", 0), schema.pop("maxLength", "")
             schema["pattern"] = f'^[^"\\\\\\x00-\\x1f]{{{low},{high}}}$'
-        return json.dumps(self.tag)
+        return json.dumps({**self.tag, CONTINUED: list(continued)} if continued else self.tag)
+
+
+def parted(text: str) -> tuple[str, list[int]]:
+    """The tag alone, and the ids that its output begins with."""
+    tag = json.loads(text)
+    continued = tag.pop(CONTINUED, [])
+    return (json.dumps(tag), continued) if continued else (text, [])
 
 
 def check_structural_tag(text: str, stop_ids: Collection[int]) -> Structure:
@@ -66,6 +77,8 @@ def check_structural_tag(text: str, stop_ids: Collection[int]) -> Structure:
     check_size(tag)
     if not isinstance(tag, dict) or tag.get("type") != "structural_tag" or "format" not in tag:
         raise invalid("it is not of the form {type: structural_tag, format: ...}")
+    if CONTINUED in tag:
+        raise invalid(f"{CONTINUED} is a field of the request")
     walk = Walk(stop_ids)
     walk.format(tag["format"])
     return Structure(tag, walk.schemas, walk.bounded)

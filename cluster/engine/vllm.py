@@ -51,6 +51,8 @@ from cluster.engine.vocabulary import grammar_tokenizer
 
 COMBINATION = "a JSON schema joins keywords that cannot be followed together, such as pattern and maxLength"
 
+REFUSED = "structural_tag refuses the output that continued tells of"
+
 # Where in its source xgrammar raised.
 XGRAMMAR_PLACE = re.compile(r"^\[[^]]*\] \S+: ")
 
@@ -72,6 +74,7 @@ class VllmEngine:
         self._prefills: dict[int, int] = {}
         self._logprobs: dict[int, int] = {}
         self._checking: set[int] = set()
+        self._continued: set[int] = set()  # turns in a grammar
         self._stats = SchedulerStats()
         self._steps = 0
         self.description = describe(llm)
@@ -109,6 +112,8 @@ class VllmEngine:
         self._prefills[request.id] = len(request.prompt)
         if request.logprobs is not None:
             self._logprobs[request.id] = request.logprobs
+        if request.structural_tag and request.continued:
+            self._continued.add(request.id)
         try:
             await self._llm.engine_core.add_request_async(core_request)
         except EngineDeadError as error:
@@ -155,13 +160,12 @@ class VllmEngine:
     def _collect(self, arrays: StepArrays, id: int, output: EngineCoreOutput) -> None:
         tokens, reason = output.new_token_ids, output.finish_reason
         # Events repeat after a preemption; the first output of a turn is the end of its prefill.
-        if self._prefills.pop(id, None) is not None:
+        if begins := self._prefills.pop(id, None) is not None:
             arrays.firsts.append(first(id, output))
         if reason is not None:
-            finished = finish(id, reason, tokens)
+            finished = finish(id, reason, tokens, unbegun=begins and id in self._continued)
             arrays.finishes.append(finished)
-            # The sampled stop id ends the turn and is no part of its text.
-            tokens = tokens[:-1] if finished.cause is Cause.STOP else tokens
+            tokens = text_of(finished, tokens)
         if tokens:
             arrays.extend(id, tokens)
             if output.new_logprobs is not None:
@@ -175,6 +179,7 @@ class VllmEngine:
             del self._ids[name]
             self._prefills.pop(id, None)
             self._logprobs.pop(id, None)
+            self._continued.discard(id)
         return name
 
 
@@ -296,7 +301,8 @@ def with_structure(request: EngineRequest, llm: AsyncLLM) -> EngineRequest:
     structure = check_structural_tag(request.structural_tag, request.stop_ids)
     if any(map(has_xgrammar_unsupported_json_features, structure.schemas)):
         raise RequestRejected("structural_tag is invalid: " + COMBINATION)
-    return replace(request, structural_tag=structure.text())
+    begun = request.prompt[len(request.prompt) - request.continued :]
+    return replace(request, structural_tag=structure.text(begun))
 
 
 def refusal(error: Exception) -> str:
@@ -359,11 +365,27 @@ def floored(values: Any) -> list[float]:
     return [value if value > FLOOR else FLOOR for value in values.tolist()]
 
 
-def finish(id: int, reason: FinishReason, tokens: Sequence[int]) -> Finished:
+def text_of(end: Finished, tokens: list[int]) -> list[int]:
+    """The last tokens of a turn without a sampled stop id, which is no part of its text, or those with which the
+    engine failed: what a grammar refused, no other engine can continue."""
+    if end.cause is Cause.STOP:
+        return tokens[:-1]
+    return tokens if end.cause is Cause.LENGTH else []
+
+
+def finish(id: int, reason: FinishReason, tokens: Sequence[int], *, unbegun: bool) -> Finished:
     if reason is FinishReason.STOP and tokens:
         return Finished(id, Cause.STOP, stop_id=tokens[-1])
     if reason is FinishReason.LENGTH:
         return Finished(id, Cause.LENGTH)
+    return failed(id, str(reason), unbegun=unbegun and not tokens)
+
+
+def failed(id: int, reason: str, *, unbegun: bool) -> Finished:
+    """The core ended a turn by itself. `unbegun`: before the first token of one that goes on in a grammar, which
+    means that the grammar refuses what it is to go on after."""
+    if unbegun:
+        return Finished(id, Cause.REJECTED, detail=REFUSED)
     return Finished(id, Cause.ENGINE, detail=f"the engine ended the turn: {reason}")
 
 

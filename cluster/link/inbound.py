@@ -60,6 +60,7 @@ def to_request(id: int, submit: pb.Submit, engine: Description) -> EngineRequest
         turn=submit.turn,
         structural_tag=submit.structural_tag,
         logprobs=submit.logprobs if submit.HasField("logprobs") else None,
+        continued=submit.continued,
         **sampling_fields(submit.sampling),
     )
 
@@ -67,6 +68,8 @@ def to_request(id: int, submit: pb.Submit, engine: Description) -> EngineRequest
 def check_lengths(submit: pb.Submit, engine: Description) -> None:
     if not submit.prompt:
         raise RequestRejected("prompt is empty")
+    if submit.continued > len(submit.prompt):
+        raise RequestRejected("continued is above the length of the prompt")
     if submit.max_tokens < 1:
         raise RequestRejected("max_tokens is 0")
     if submit.min_tokens > submit.max_tokens:

@@ -4,11 +4,16 @@ import asyncio
 import json
 import logging
 from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from cluster.engine.health import Clock
 
@@ -16,6 +21,9 @@ log = logging.getLogger(__name__)
 
 REPLICAS = "headrace:replicas"
 TIMEOUT_S = 0.5
+SENTINEL_PORT, PORT = 26379, 6379
+# Of every connection: one try, and soon given up.
+ONCE = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
 
 
 def lease_key(replica: str) -> str:
@@ -39,23 +47,49 @@ class LeaseRecord:
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
-def open_redis(url: str) -> Redis:
-    """A client that tries once and soon gives up: the next renewal is the retry."""
-    return Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+def open_redis(url: str) -> Redis | RedisCluster:
+    """A client that tries once and soon gives up: the next renewal is the retry.
+
+    The addresses are the gateway's, which has the grammar (services/store/address.py; cluster may not import
+    services): redis://, rediss://, unix://, redis+sentinel://host,host/NAME[/db], redis+cluster://host,host.
+    """
+    parts = urlsplit(url)
+    family, _, kind = parts.scheme.partition("+")
+    once: dict[str, Any] = ONCE | {"retry": Retry(NoBackoff(), 0)}
+    if not kind:
+        return Redis.from_url(url, **once)
+    login, at, hosts = parts.netloc.rpartition("@")
+    options: dict[str, Any] = dict(parse_url(f"{family}://{login}{at}host?{parts.query}"))
+    asked = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    for name in ("host", "connection_class"):
+        options.pop(name, None)
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    options |= once | {"ssl": family == "rediss"}
+    if kind == "cluster":
+        nodes: Any = [ClusterNode(*_place(host, PORT)) for host in hosts.split(",")]
+        return RedisCluster(startup_nodes=nodes, **options)
+    sentinels: Any = Sentinel(
+        [_place(host, SENTINEL_PORT) for host in hosts.split(",")],
+        sentinel_kwargs=asked | tls | once | {"ssl": options["ssl"]},
+    )  # type: ignore[no-untyped-call]
+    name, _, db = parts.path.strip("/").partition("/")
+    client: Redis = sentinels.master_for(unquote(name), **{"db": int(db or 0), **options})
+    return client
+
+
+def _place(text: str, default: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or default
 
 
 class Lease:
     """Renews one record. Redis may be away for any time: the replica goes on serving."""
 
     def __init__(
-        self, redis: Redis, record: LeaseRecord, *, ttl_ms: int, renew_ms: int, clock: Clock
+        self, redis: Redis | RedisCluster, record: LeaseRecord, *, ttl_ms: int, renew_ms: int, clock: Clock
     ) -> None:
-        self._redis = redis
+        # redis-py types a reply as "awaitable or not"; the tests are the check.
+        self._redis: Any = redis
         self._record = record
         self._ttl_ms = ttl_ms
         self._renew_s = renew_ms / 1000
@@ -73,13 +107,15 @@ class Lease:
         """Write the record once; False when Redis did not take it."""
         replica = self._record.replica
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.set(lease_key(replica), self._record.encode(), px=self._ttl_ms)
-                # In every renewal: the set is lost when Redis starts empty.
-                pipe.sadd(REPLICAS, replica)
-                await pipe.execute()
+            # Not a pipeline: in a cluster the keys have two owners, and only plain commands find a new one.
+            await self._redis.set(lease_key(replica), self._record.encode(), px=self._ttl_ms)
+            # In every renewal: the set is lost when Redis starts empty.
+            await self._redis.sadd(REPLICAS, replica)
         except (RedisError, OSError) as error:
             self._note(False, type(error).__name__)
+            if isinstance(error, ReadOnlyError):
+                # What was the master is none now; its name may lead elsewhere by the next renewal.
+                await self._redis.aclose()
             return False
         self._note(True, "")
         return True
@@ -93,10 +129,8 @@ class Lease:
             await asyncio.wait([self._renewing])
         replica = self._record.replica
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.delete(lease_key(replica))
-                pipe.srem(REPLICAS, replica)
-                await pipe.execute()
+            await self._redis.delete(lease_key(replica))
+            await self._redis.srem(REPLICAS, replica)
         except (RedisError, OSError) as error:
             log.warning("lease of %s not withdrawn: %s", replica, type(error).__name__)
         self._held = False

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.models.staging import read_manifest
 from deploy.local.home import Home, write_private
 from deploy.local.model import Choice
+from deploy.local.readings import usable_cpus
 from deploy.local.record import Stack
 from deploy.local.secrets import Secrets
 
@@ -46,8 +47,9 @@ def write_engine(
     secrets: Secrets,
     choice: Choice,
     arguments: Mapping[str, Any] = MappingProxyType({}),
+    replicas: int = 1,
 ) -> None:
-    """`arguments` are the planner's, for the GPUs of this machine."""
+    """`arguments` are the planner's, for the GPUs of this machine. Replicas without GPUs share its cores."""
     shards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
     settings: dict[str, Any] = {
         "model": stack.model,
@@ -57,6 +59,8 @@ def write_engine(
         "link_token": secrets.link_token,
         "num_gpus": float(shards) if choice.gpu else 0.0,
     }
+    if replicas > 1 and not choice.gpu:
+        settings["num_cpus"] = min(1.0, usable_cpus() / replicas)
     shape = json.loads((choice.checkpoint / "config.json").read_text())
     context = shape.get("max_position_embeddings", CPU_CONTEXT)
     if stack.engine == "sim":
@@ -68,7 +72,7 @@ def write_engine(
     else:
         longest = context if choice.gpu else min(context, CPU_CONTEXT)
         settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest, **arguments}
-    document = {"ray_address": stack.ray, "replicas": 1, "settings": settings}
+    document = {"ray_address": stack.ray, "replicas": replicas, "settings": settings}
     write_private(home.engine_config, json.dumps(document, indent=1))
 
 

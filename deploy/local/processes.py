@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.local.record import MARK, Process
+from deploy.local.record import MARK, Process, Stack
 
 
 def start(name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> Process:
@@ -49,6 +49,42 @@ def mark_of(process: psutil.Process) -> str | None:
         return process.environ().get(MARK)
     except (psutil.Error, OSError):
         return None
+
+
+REPLICA = "ray::ServeReplica:"  # what Ray calls the process of an engine's replica
+WORKER = "services.gateway.worker"
+
+
+def replicas(stack: Stack) -> list[psutil.Process]:
+    return _within(stack, "ray", REPLICA)
+
+
+def workers(stack: Stack) -> list[psutil.Process]:
+    """The gateway's workers: each holds turns of its own."""
+    return _within(stack, "gateway", WORKER)
+
+
+def _within(stack: Stack, name: str, title: str) -> list[psutil.Process]:
+    """Living processes below a recorded one whose command line has this title."""
+    roots = [root for process in stack.processes if process.name == name and (root := find(process))]
+    return [one for root in roots for one in family(root) if title in _title(one)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())  # of a zombie: nothing
+    except psutil.Error:
+        return ""
+
+
+def kill(process: psutil.Process, seconds: float = 10.0) -> bool:
+    """Kills it without a warning; whether it is gone, which a zombie is."""
+    _signal([process], kill=True)
+    psutil.wait_procs([process], timeout=seconds)
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def end(process: Process, grace: float) -> bool:

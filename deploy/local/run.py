@@ -33,6 +33,7 @@ class Run:
     ports: tuple[int, ...]  # that the gateway is to listen on
     patience: float = 600.0  # seconds for the engine to start
     tensor_parallel: int | None = None  # shards, if the operator says how many
+    replicas: int = 1
 
     def log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

@@ -42,6 +42,7 @@ class Wish:
     port: int = PORT
     patience: float = 600.0
     tensor_parallel: int | None = None
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,9 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
         metrics=metrics,
     )
     kept = Secrets.kept_in(home.secrets)
-    return Run(home, choice, stack, kept, env, tuple(numbers), wish.patience, wish.tensor_parallel)
+    return Run(
+        home, choice, stack, kept, env, tuple(numbers), wish.patience, wish.tensor_parallel, wish.replicas
+    )
 
 
 def down(home: Home) -> list[str]:

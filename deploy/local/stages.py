@@ -97,18 +97,20 @@ def ray_environment(run: Run) -> dict[str, str]:
 def engine(run: Run, stage: Stage) -> None:
     row = run.choice.row
     gpus = read_listing(readings.gpu_listing()) if run.choice.gpu else ()
+    gpus = gpus[: len(gpus) // run.replicas]
     try:
         arguments = placement.engine_arguments(row, gpus) if row and run.tensor_parallel is None else {}
         arguments |= placement.in_shards(run.tensor_parallel, readings.usable_cpus(), len(gpus))
     except placement.DoesNotFit as error:
         raise StageFailed(str(error), do="choose another: `headrace plan --here` shows what fits") from error
-    configs.write_engine(run.home, run.stack, run.secrets, run.choice, arguments)
+    configs.write_engine(run.home, run.stack, run.secrets, run.choice, arguments, run.replicas)
     argv = [sys.executable, "-m", "cluster.serving", "--config", str(run.home.engine_config)]
     if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
         log = run.log("engine")
         do = f"see {run.log('replica')} too; {TRY_AGAIN}"
         raise StageFailed(engine_cause(run, argv), log=str(log), do=do)
-    stage.note = f"one {run.stack.engine} replica of {run.stack.model}"
+    count = "one" if run.replicas == 1 else run.replicas
+    stage.note = f"{count} {run.stack.engine} replica{'s' * (run.replicas > 1)} of {run.stack.model}"
 
 
 def engine_cause(run: Run, argv: list[str]) -> str:

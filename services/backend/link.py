@@ -32,6 +32,7 @@ CAUSES = {
 
 
 STALE = 3.0  # seconds; pings go out every half second
+PACE_WEIGHT = 0.05  # of the newest step in the mean
 
 
 class LinkState(StrEnum):
@@ -60,12 +61,20 @@ class Link:
         self._hello = pb.Hello(gateway=gateway, token=token)
         self._on_state = on_state
         self.tried = asyncio.Event()  # set once the first attempt to connect came to an end
-        self._heard = float("-inf")
+        self.up_at = self.heard_at = float("-inf")  # times of the event loop's clock
+        self.asked_at = float("inf")  # when the oldest ping went out that nothing was heard since
+        self.pace = 0.0  # seconds between two steps that brought tokens, lately; 0 while unknown
+        self._stepped: float | None = None  # the last of them, while orders are open
         self._sinks: dict[int, Sink] = {}
+        self._unfilled: dict[int, int] = {}  # prompt tokens of orders that have not begun
         self._last_id = 0
         self._commands: asyncio.Queue[pb.Command] = asyncio.Queue()
         self._call: Any = None
         self.connections = 0  # made so far; another one is another chance
+
+    @property
+    def name(self) -> str:
+        return self.lease.replica
 
     @property
     def ready(self) -> bool:
@@ -74,7 +83,7 @@ class Link:
 
     @property
     def _silent(self) -> bool:
-        return asyncio.get_running_loop().time() - self._heard >= STALE
+        return asyncio.get_running_loop().time() - self.heard_at >= STALE
 
     def drop_if_silent(self) -> None:
         """Ends the stream to a replica that has stopped talking, so that its orders can go on elsewhere."""
@@ -94,23 +103,31 @@ class Link:
     def kv_use(self) -> float:
         return self.load.kv_use
 
+    @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens not yet prefilled: its own word, or ours where that has not caught up."""
+        return max(self.load.queued_tokens, sum(self._unfilled.values()))
+
     def submit(self, order: Order, sink: Sink) -> int:
         """Sends the order and returns its id for `cancel`."""
         self._last_id += 1
         command = pb.Command(submit=_submit(self._last_id, order))
         self._sinks[self._last_id] = sink
+        self._unfilled[self._last_id] = len(order.prompt)
         self._commands.put_nowait(command)
         return self._last_id
 
     def cancel(self, order_id: int) -> None:
         """Drops the order; its sink hears nothing more. Unknown ids are ignored."""
         if self._sinks.pop(order_id, None) is not None:
+            self._unfilled.pop(order_id, None)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(ids=[order_id])))
 
     def ping(self) -> None:
         """Asks a connected replica for a sign of life; idle ones send none by themselves."""
         if self.state in (LinkState.UP, LinkState.DRAINING):
             self._commands.put_nowait(pb.Command(ping=pb.Ping()))
+            self.asked_at = min(self.asked_at, asyncio.get_running_loop().time())
 
     async def serve(self) -> str:
         """Connects, runs until the stream ends, and returns why it ended."""
@@ -175,11 +192,13 @@ class Link:
         self._loaded(welcome.load)
         self.was_up = True
         self.connections += 1
+        self.up_at, self.pace = self.heard_at, 0.0
         self._set(LinkState.UP)
 
     def _step(self, step: pb.Step) -> None:
         sinks = self._sinks
         for first in step.firsts:
+            self._unfilled.pop(first.id, None)
             if (sink := sinks.get(first.id)) is not None:
                 sink.prefilled(first.cached_tokens, first.queued_us / 1e6)
         for scores in step.logprobs:
@@ -192,9 +211,22 @@ class Link:
         else:
             self._spread(step)
         for finish in step.finishes:
-            if (sink := sinks.pop(finish.id, None)) is not None:
-                sink.ended(CAUSES.get(finish.cause, Cause.ENGINE), finish.detail, finish.stop_id)
+            self._finish(finish)
         self._loaded(step.load)
+        if step.ids:
+            self._paced()
+
+    def _finish(self, finish: pb.Finish) -> None:
+        self._unfilled.pop(finish.id, None)
+        if (sink := self._sinks.pop(finish.id, None)) is not None:
+            sink.ended(CAUSES.get(finish.cause, Cause.ENGINE), finish.detail, finish.stop_id)
+
+    def _paced(self) -> None:
+        """Idle time between two turns is no pace."""
+        if self._stepped is not None:
+            gap = self.heard_at - self._stepped
+            self.pace = gap if self.pace == 0 else self.pace + PACE_WEIGHT * (gap - self.pace)
+        self._stepped = self.heard_at if self._sinks else None
 
     def _spread(self, step: pb.Step) -> None:
         at = 0
@@ -204,12 +236,12 @@ class Link:
             at += count
 
     def _loaded(self, load: pb.Load) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self.heard_at, self.asked_at = asyncio.get_running_loop().time(), float("inf")
         self.load = Load(load.running, load.waiting, load.kv_use, load.queued_tokens, load.capacity)
 
     def _lose(self, reason: str) -> None:
         self._set(LinkState.DOWN, reason)
-        lost, self._sinks = self._sinks, {}
+        lost, self._sinks, self._unfilled, self._stepped = self._sinks, {}, {}, None
         for sink in lost.values():
             sink.ended(Cause.LOST, "the link to the replica broke", 0)
 
@@ -244,4 +276,5 @@ def _submit(order_id: int, order: Order) -> pb.Submit:
         turn=order.turn,
         structural_tag=order.structural_tag,
         logprobs=order.logprobs,
+        continued=order.continued,
     )

@@ -10,7 +10,8 @@ from services.core.request import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One turn's work: token ids in, at most `max_tokens` ids out."""
+    """One turn's work: token ids in, at most `max_tokens` ids out. The last `continued` ids of the prompt are
+    output of an order that went before, and a structural tag is followed through them."""
 
     turn: str
     prompt: Sequence[int]
@@ -21,6 +22,7 @@ class Order:
     cache_salt: str
     structural_tag: str = ""  # xgrammar's JSON; the output follows it
     logprobs: int | None = None  # likeliest ids told for each token, 0..20; None: no log probabilities
+    continued: int = 0
 
 
 class Cause(StrEnum):

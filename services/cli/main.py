@@ -52,14 +52,17 @@ def up(
     tensor_parallel: Annotated[
         int | None, typer.Option(min=1, max=64, help="Shards of the engine. Default: by the plan.")
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=64, help="Engines; with several, a turn survives the loss of one.")
+    ] = 1,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
 
-    Examples:  headrace up   |   headrace up --model micro   |   headrace up --engine sim --port 0
+    Examples:  headrace up   |   headrace up --model micro   |   headrace up --engine sim --replicas 2
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience, tensor_parallel)
+    run(model, engine, port, patience, tensor_parallel, replicas)
 
 
 @app.command()
@@ -107,6 +110,28 @@ def chat(
 
     wish = Talk(model, session, system, max_tokens, temperature, patience, effort, reasoning, schema)
     talk(wish, prompt, endpoint, key_file)
+
+
+@app.command()
+def drill(
+    streams: Annotated[int, typer.Option(min=1, max=256, help="Answers at once.")] = 16,
+    tokens: Annotated[
+        int | None, typer.Option(min=16, max=8192, help="Tokens of each. Default: by the engine.")
+    ] = None,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="Then kill a worker of the gateway too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Kill a replica of the stack on this machine under load and watch every stream finish.
+
+    Exits 0 only if all finished and no token was lost, repeated or reordered.
+
+    Example:  headrace up --engine sim --replicas 2 && headrace drill
+    """
+    from services.cli.drill import Wish, run
+
+    run(Wish(streams, tokens, gateway), as_json=as_json)
 
 
 @app.command()

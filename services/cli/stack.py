@@ -18,12 +18,17 @@ ENGINES = ("vllm", "sim")
 
 
 def up(
-    model: str | None, engine: str | None, port: int, patience: float, tensor_parallel: int | None
+    model: str | None,
+    engine: str | None,
+    port: int,
+    patience: float,
+    tensor_parallel: int | None,
+    replicas: int,
 ) -> None:
     if engine is not None and engine not in ENGINES:
         raise CliError(f"no engine {engine!r}", f"Choose one of {', '.join(ENGINES)}.", code=USAGE)
     home, report = Home.of(os.environ), Report(Console(highlight=False))
-    wish = stack.Wish(model, engine, port, patience, tensor_parallel)
+    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas)
     try:
         running, started = stack.up(wish, home, os.environ, report)
     except NoSuchModel as error:

@@ -1,6 +1,7 @@
-"""Python SDK of Headrace: async, typed, one channel per client."""
+"""Python SDK of Headrace: async, typed, streams that survive their connection."""
 
-from services.client.client import Answer, Choice, Client, Model, Replica, Tls
+from services.client.client import Client, Model, Replica
+from services.client.endpoints import Tls
 from services.client.errors import HeadraceError, Violation
 from services.client.events import (
     Delta,
@@ -9,14 +10,17 @@ from services.client.events import (
     Finished,
     Logprob,
     ReasoningDelta,
+    Rewind,
     Started,
     ToolCallDelta,
     Usage,
     Used,
 )
 from services.client.messages import JsonSchema, Message, Options, Regex, Sampling, Tool, ToolCall
+from services.client.retry import Resume
 from services.client.sessions import Session
 from services.client.stream import Stream
+from services.client.turns import Answer, Choice, Turn
 
 __all__ = [
     "Answer",
@@ -35,6 +39,8 @@ __all__ = [
     "ReasoningDelta",
     "Regex",
     "Replica",
+    "Resume",
+    "Rewind",
     "Sampling",
     "Session",
     "Started",
@@ -43,6 +49,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "Turn",
     "Usage",
     "Used",
     "Violation",

@@ -1,54 +1,24 @@
-"""The client: one channel to an endpoint, with one API key."""
+"""The client: channels to an endpoint, or to several, with one API key."""
 
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
-
-import grpc
+from typing import Self, Unpack
 
 from services.api.headrace.v1 import inference_pb2 as pb
-from services.api.headrace.v1 import inference_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2_grpc
-from services.client import events
+from services.api.headrace.v1 import models_pb2
+from services.client import turns
+from services.client.endpoints import Endpoints, Tls
 from services.client.errors import translated
-from services.client.messages import Message, Messages, Wish, from_wire, request
+from services.client.line import Line
+from services.client.messages import Messages, Wish, asked, request
+from services.client.retry import Resume
 from services.client.sessions import Sessions
 from services.client.stream import Stream
+from services.client.turns import Answer, Turn
 
-LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
-OPTIONS = (("grpc.keepalive_time_ms", 60_000), ("grpc.max_receive_message_length", 64 << 20))
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files. Without `root` the system's certificates are trusted; a pair is for mTLS."""
-
-    root: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the other answers, with n > 1."""
-
-    message: Message
-    reason: events.FinishReason
-    stop_sequence: str = ""
-    logprobs: tuple[events.Logprob, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    turn: str
-    model: str
-    message: Message
-    reason: events.FinishReason
-    usage: events.Usage
-    session_version: int
-    stop_sequence: str = ""
-    logprobs: tuple[events.Logprob, ...] = ()
-    more: tuple[Choice, ...] = ()
+ALWAYS = Resume()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +45,31 @@ class Model:
 
 
 class Client:
-    """Talks to a Headrace endpoint.
+    """Talks to a Headrace endpoint, or to several that share a store: "a:50051,b:50051", or a list of them.
 
     async with Client("127.0.0.1:50051", key) as client:
         async for event in client.stream("What is the capital of France?"):
             ...
 
-    Every method raises HeadraceError. `timeout` is in seconds, for each call; a stream has none by default.
+    Every method raises HeadraceError. `timeout` is in seconds, for each call; a turn has none by default, and its
+    timeout is for the whole of it, however often its connection breaks. `resume` says how broken calls are taken up
+    again; None, or `resume=False` for one call, raises instead.
     """
 
-    def __init__(self, endpoint: str, api_key: str, *, tls: Tls | None = None, timeout: float = 30.0) -> None:
-        self._channel = _channel(endpoint, tls)
-        self._metadata = (("authorization", f"Bearer {api_key}"),)
-        self._short = {"metadata": self._metadata, "timeout": timeout}
-        # Stubs are typed for sync channels; these are used with an aio one.
-        self._inference: Any = inference_pb2_grpc.InferenceStub(self._channel)
-        self._models: Any = models_pb2_grpc.ModelsStub(self._channel)
-        self.sessions = Sessions(sessions_pb2_grpc.SessionsStub(self._channel), self._short)
+    def __init__(
+        self,
+        endpoint: str | Sequence[str],
+        api_key: str,
+        *,
+        tls: Tls | None = None,
+        timeout: float = 30.0,
+        resume: Resume | None = ALWAYS,
+        draw_key: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        metadata = (("authorization", f"Bearer {api_key}"),)
+        self._line = Line(Endpoints(endpoint, tls), metadata, resume, timeout)
+        self._short = {"metadata": metadata, "timeout": timeout}
+        self._draw_key = draw_key
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,21 +80,52 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._line.close()
 
-    def stream(self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]) -> Stream:
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(self._line.endpoints.current.sessions, self._short)
+
+    def stream(
+        self, messages: Messages, *, timeout: float | None = None, resume: bool = True, **wish: Unpack[Wish]
+    ) -> Stream:
         """Runs a turn and yields its events as they come."""
-        call = {"metadata": self._metadata, "timeout": timeout}
-        return Stream(self._inference.StreamGenerate(request(messages, wish), **call))
+        begin = asked(messages, wish, self._draw_key(), timeout)
+        return Stream(self._line, begin, timeout=timeout, resume=resume)
 
     async def generate(
-        self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]
+        self, messages: Messages, *, timeout: float | None = None, resume: bool = True, **wish: Unpack[Wish]
     ) -> Answer:
         """Runs a turn to its end."""
-        call = {"metadata": self._metadata, "timeout": timeout}
-        async with translated():
-            reply = await self._inference.Generate(request(messages, wish), **call)
-        return _answer(reply)
+        begin = asked(messages, wish, self._draw_key(), timeout)
+        reply = await self._line.ask(lambda to: to.inference.Generate, begin, timeout=timeout, resume=resume)
+        return turns.answer(reply)
+
+    async def start(self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]) -> Turn:
+        """Starts a turn that goes on without a reader. `turn` tells how far it is, `resume` reads it."""
+        begin = asked(messages, wish, self._draw_key(), timeout)
+        ask = self._line.ask(lambda to: to.inference.StartTurn, begin, timeout=self._line.seconds)
+        return turns.turn(await ask)
+
+    async def turn(self, id: str) -> Turn:
+        """A turn as far as it is. NOT_FOUND once its retention is over."""
+        get = pb.GetTurnRequest(turn=id)
+        ask = self._line.ask(lambda to: to.inference.GetTurn, get, timeout=self._line.seconds)
+        return turns.turn(await ask)
+
+    async def cancel(self, id: str) -> Turn:
+        """Ends a turn, if it still runs."""
+        end = pb.CancelTurnRequest(turn=id)
+        ask = self._line.ask(lambda to: to.inference.CancelTurn, end, timeout=self._line.seconds)
+        return turns.turn(await ask)
+
+    def resume(self, id: str, *, after_seq: int = 0, epoch: int = 0, timeout: float | None = None) -> Stream:
+        """The events of a turn after a position that was read; from its beginning without one.
+
+        Leaving this stream does not end the turn.
+        """
+        begin = pb.ResumeTurnRequest(turn=id, after_seq=after_seq, epoch=epoch)
+        return Stream(self._line, begin, timeout=timeout, resume=True)
 
     async def count_tokens(self, messages: Messages, **wish: Unpack[Wish]) -> int:
         """Tokens of the prompt that these messages make, with the tools and format of the wish."""
@@ -131,39 +140,19 @@ class Client:
             reasoning=asked.reasoning,
         )
         async with translated():
-            reply = await self._inference.CountTokens(count, **self._short)
+            reply = await self._line.endpoints.current.inference.CountTokens(count, **self._short)
         return int(reply.prompt_tokens)
 
     async def models(self) -> tuple[Model, ...]:
+        stub = self._line.endpoints.current.models
         async with translated():
-            reply = await self._models.ListModels(models_pb2.ListModelsRequest(), **self._short)
+            reply = await stub.ListModels(models_pb2.ListModelsRequest(), **self._short)
         return tuple(_model(each) for each in reply.models)
 
     async def model(self, name: str) -> Model:
+        stub = self._line.endpoints.current.models
         async with translated():
-            return _model(await self._models.GetModel(models_pb2.GetModelRequest(name=name), **self._short))
-
-
-def _answer(reply: pb.GenerateResponse) -> Answer:
-    return Answer(
-        turn=reply.turn,
-        model=reply.model,
-        message=from_wire(reply.message),
-        reason=events.REASONS[reply.finish_reason],
-        usage=events.usage(reply.usage),
-        session_version=reply.session_version,
-        stop_sequence=reply.stop_sequence,
-        logprobs=events.logprobs(reply.logprobs),
-        more=tuple(
-            Choice(
-                from_wire(each.message),
-                events.REASONS[each.finish_reason],
-                each.stop_sequence,
-                events.logprobs(each.logprobs),
-            )
-            for each in reply.more
-        ),
-    )
+            return _model(await stub.GetModel(models_pb2.GetModelRequest(name=name), **self._short))
 
 
 def _model(wire: models_pb2.Model) -> Model:
@@ -184,17 +173,3 @@ def _model(wire: models_pb2.Model) -> Model:
     return Model(
         wire.name, wire.revision, wire.context_length, replicas, can.tools, can.reasoning, can.effort
     )
-
-
-def _channel(endpoint: str, tls: Tls | None) -> grpc.aio.Channel:
-    # A proxy in the environment is not for this machine itself.
-    own = endpoint.rpartition(":")[0] in LOOPBACKS
-    options = (*OPTIONS, ("grpc.enable_http_proxy", int(not own)))
-    if tls is None:
-        return grpc.aio.insecure_channel(endpoint, options)
-    credentials = grpc.ssl_channel_credentials(_read(tls.root), _read(tls.key), _read(tls.certificate))
-    return grpc.aio.secure_channel(endpoint, credentials, options)
-
-
-def _read(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes()

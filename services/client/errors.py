@@ -8,6 +8,9 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from services.api.headrace.v1 import inference_pb2 as pb
+
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 DETAILS = "grpc-status-details-bin"
 
 
@@ -23,7 +26,8 @@ class HeadraceError(Exception):
     """A call that did not end well.
 
     `outcome` is the endpoint's name for it, for example REFUSED_FULL, or the gRPC code where the endpoint
-    was not reached. `retry_after` is in seconds; None means that repeating the call does not help.
+    was not reached. `retry_after` is in seconds; None means that repeating the call does not help. `reached`
+    says that it is the endpoint's own word, and not the transport's.
     """
 
     def __init__(
@@ -41,11 +45,7 @@ class HeadraceError(Exception):
         self.outcome = outcome or code.name
         self.violations = violations
         self.retry_after = retry_after
-
-    @property
-    def reached(self) -> bool:
-        """Whether it is the endpoint's own word, and not the transport's."""
-        return self.outcome != self.code.name
+        self.reached = bool(outcome)
 
 
 def of(error: grpc.aio.AioRpcError) -> HeadraceError:
@@ -66,6 +66,16 @@ def of(error: grpc.aio.AioRpcError) -> HeadraceError:
         outcome=outcome.upper(),
         violations=tuple(violations),
         retry_after=retry_after,
+    )
+
+
+def of_event(error: pb.Error) -> HeadraceError:
+    """What a turn ended with, as its journal says it."""
+    return HeadraceError(
+        error.message,
+        code=CODES.get(error.code, grpc.StatusCode.UNKNOWN),
+        outcome=error.outcome.upper(),
+        retry_after=error.retry_after_ms / 1000 if error.retry_after_ms else None,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.api.headrace.v1 import inference_pb2 as pb
+from services.client.messages import Message
 
 FinishReason = Literal["stop", "stop_sequence", "length", "tool_calls", "malformed"]
 
@@ -16,14 +17,24 @@ REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_MALFORMED: "malformed",
 }
 
+Durability = Literal["confirmed", "unconfirmed"]
+
+DURABILITIES: dict[int, Durability] = {
+    pb.DURABILITY_CONFIRMED: "confirmed",
+    pb.DURABILITY_UNCONFIRMED: "unconfirmed",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """`migrations` counts moves to another replica, `takeovers` moves to another gateway."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     migrations: int = 0
+    takeovers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +48,14 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
+    """`resumable` is false while the turn lives in one gateway only. `messages_dropped`: by the context policy."""
+
     seq: int
     turn: str
     model: str
     prompt_tokens: int
+    resumable: bool = False
+    messages_dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +104,25 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`more` tells how the other answers ended, with n > 1."""
+    """`more` tells how the other answers ended, with n > 1. `durability` is None if it was not asked for."""
 
     seq: int
     reason: FinishReason
     stop_sequence: str = ""
     session_version: int = 0
     more: tuple[Ending, ...] = ()
+    durability: Durability | None = None
 
 
-Event = Started | Delta | ReasoningDelta | ToolCallDelta | Used | Finished
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """What the caller has is not what survived: the answers stand as they are here, and go on from here."""
+
+    seq: int
+    answers: tuple[Message, ...]
+
+
+Event = Started | Delta | ReasoningDelta | ToolCallDelta | Rewind | Used | Finished
 
 
 def usage(wire: pb.Usage) -> Usage:
@@ -108,6 +132,7 @@ def usage(wire: pb.Usage) -> Usage:
         wire.cached_tokens,
         wire.reasoning_tokens,
         wire.migrations,
+        wire.takeovers,
     )
 
 
@@ -119,7 +144,7 @@ def logprobs(wire: Iterable[pb.TokenLogprob]) -> tuple[Logprob, ...]:
 
 
 def from_wire(wire: pb.StreamEvent) -> Event | None:
-    """None for `error` (the status that follows it is raised) and for events of a later version."""
+    """None for what is no event of the caller's (`error`, `rewind`) and for events of a later version."""
     match wire.WhichOneof("event"):
         case "delta":
             scores = logprobs(wire.delta.logprobs)
@@ -129,13 +154,17 @@ def from_wire(wire: pb.StreamEvent) -> Event | None:
         case "tool_call":
             return _call(wire)
         case "started":
-            return Started(wire.seq, wire.started.turn, wire.started.model, wire.started.prompt_tokens)
+            return _started(wire.seq, wire.started)
         case "usage":
             return Used(wire.seq, usage(wire.usage))
         case "finished":
             return _finished(wire)
         case _:
             return None
+
+
+def _started(seq: int, wire: pb.Started) -> Started:
+    return Started(seq, wire.turn, wire.model, wire.prompt_tokens, wire.resumable, wire.messages_dropped)
 
 
 def _call(wire: pb.StreamEvent) -> ToolCallDelta:
@@ -148,4 +177,11 @@ def _call(wire: pb.StreamEvent) -> ToolCallDelta:
 def _finished(wire: pb.StreamEvent) -> Finished:
     end = wire.finished
     more = tuple(Ending(REASONS[each.reason], each.stop_sequence) for each in end.more)
-    return Finished(wire.seq, REASONS[end.reason], end.stop_sequence, end.session_version, more)
+    return Finished(
+        wire.seq,
+        REASONS[end.reason],
+        end.stop_sequence,
+        end.session_version,
+        more,
+        DURABILITIES.get(end.durability),
+    )

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any, Literal, TypedDict
 
 from services.api.headrace.v1 import inference_pb2 as pb
 
 Role = Literal["system", "user", "assistant", "tool"]
 Effort = Literal["low", "medium", "high"]
+ContextPolicy = Literal["refuse", "drop_oldest", "summarize"]
+SessionBusy = Literal["abort", "queue"]
 
 ROLES: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
@@ -20,6 +23,15 @@ EFFORTS: dict[Effort, pb.ReasoningEffort] = {
     "low": pb.REASONING_EFFORT_LOW,
     "medium": pb.REASONING_EFFORT_MEDIUM,
     "high": pb.REASONING_EFFORT_HIGH,
+}
+POLICIES: dict[ContextPolicy, pb.ContextPolicy] = {
+    "refuse": pb.CONTEXT_POLICY_REFUSE,
+    "drop_oldest": pb.CONTEXT_POLICY_DROP_OLDEST,
+    "summarize": pb.CONTEXT_POLICY_SUMMARIZE,
+}
+WHEN_BUSY: dict[SessionBusy, pb.SessionBusy] = {
+    "abort": pb.SESSION_BUSY_ABORT,
+    "queue": pb.SESSION_BUSY_QUEUE,
 }
 NAMES: dict[int, Role] = {number: name for name, number in ROLES.items()}
 
@@ -105,6 +117,8 @@ class Wish(TypedDict, total=False):
     """How to answer; what is absent is the endpoint's choice. Ranges: headrace/v1/inference.proto.
 
     `tool_choice` is auto, none, required or the name of a tool. `reasoning` asks for the model's reasoning too.
+    `idempotency_key` names the turn: the same key with the same request reads it again. Without it the client draws
+    one for each call. `linger` is in seconds: how long the turn goes on unread.
     """
 
     model: str
@@ -121,6 +135,24 @@ class Wish(TypedDict, total=False):
     logprobs: int | None
     n: int
     ignore_eos: bool
+    idempotency_key: str
+    linger: int | None
+    durable: bool
+    context_policy: ContextPolicy
+    session_busy: SessionBusy
+
+
+LONGEST_TURN = 600  # seconds; the endpoint's limit, unless its operator set another
+
+
+def asked(messages: Messages, wish: Wish, key: str, timeout: float | None) -> pb.GenerateRequest:
+    """A request for a turn, with a key of its own and its deadline, so that it can be repeated."""
+    wire = request(messages, wish)
+    wire.idempotency_key = wire.idempotency_key or key
+    # The call's own deadline does not outlive the call. Where it is too long for a turn the endpoint's limit holds.
+    if timeout is not None and 0 < timeout <= LONGEST_TURN:
+        wire.timeout_seconds = ceil(timeout)
+    return wire
 
 
 def request(messages: Messages, wish: Wish) -> pb.GenerateRequest:
@@ -139,6 +171,11 @@ def request(messages: Messages, wish: Wish) -> pb.GenerateRequest:
         logprobs=wish.get("logprobs"),
         n=wish.get("n"),
         ignore_eos=wish.get("ignore_eos", False),
+        idempotency_key=wish.get("idempotency_key", ""),
+        linger_seconds=wish.get("linger"),
+        durable=wish.get("durable", False),
+        context_policy=POLICIES[wish.get("context_policy", "refuse")],
+        session_busy=WHEN_BUSY[wish.get("session_busy", "abort")],
     )
 
 

@@ -18,6 +18,7 @@ from services.gateway.validate import ModelLimits
 from services.journal.mirror import Mirrors
 from services.journal.port import JournalStore
 from services.journal.recorder import Recorder
+from services.routing.router import Router
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.telemetry.metrics import TurnMeter
@@ -59,6 +60,7 @@ class Deps:
     recorder: Recorder
     mirrors: Mirrors
     turns: Turns
+    router: Router = field(default_factory=Router)
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -132,6 +132,12 @@ class Generation:
         else:
             self.ending.set_result(Ending(cause, detail))
 
+    def whole(self, max_tokens: int) -> Ending | None:
+        """How an answer ended that goes on after its past; None if it has not."""
+        if self.ending.done():
+            return self.ending.result()
+        return self.cut() if len(self.sampled) >= max_tokens else None
+
     def cut(self) -> Ending:
         """The ending of an answer that has all the tokens it may have."""
         self.goes_on()

@@ -239,8 +239,11 @@ def bound(said: Conversation, prompt: list[int], model: ServedModel, turn: Turn,
 
 async def generate(work: Work, past: Sequence[Past | None], turn: Turn, deps: Deps) -> tuple[Ending, ...]:
     """Samples every answer, each after its past. Raises the errors of Sampler.sample."""
-    ask, recovery = turn.asked.ask, deps.settings.recovery
-    sampler = Sampler(work.order, work.said, ask, deps.models[ask.model], deps.directory, turn, recovery)
+    ask, order = turn.asked.ask, work.order
+    wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
+    recovery = deps.settings.recovery
+    model = deps.models[ask.model]
+    sampler = Sampler(order, work.said, ask, model, deps.directory, turn, recovery, deps.router, wish)
     if ask.n == 1:
         return (await sampler.sample(0, past[0]),)
     return await together(sampler.sample(choice, past[choice]) for choice in range(ask.n))

@@ -24,7 +24,7 @@ from services.gateway.deps import ServedModel
 from services.gateway.generation import Ending as Heard
 from services.gateway.generation import Generation
 from services.gateway.turn import Count, Turn
-from services.routing.least_wait import choose
+from services.routing.router import Router, Wish
 from services.telemetry import metrics
 
 MAX_ROUTES = 3  # replicas tried for an answer
@@ -33,6 +33,7 @@ MAX_SEED = 2**63 - 1
 
 UNTOUCHED = {Cause.FULL, Cause.DRAINING, Cause.LOST, Cause.ENGINE}
 GOOD = {Cause.STOP, Cause.LENGTH}
+BAD = {Cause.LOST, Cause.ENGINE}
 
 Connection = tuple[str, int]  # a replica, and which of the connections to it
 T = TypeVar("T")
@@ -49,6 +50,8 @@ class Sampler:
     directory: Directory
     turn: Turn
     recovery: float  # seconds that a begun answer waits for a replica to go on
+    router: Router
+    wish: Wish
 
     async def sample(self, choice: int, past: Past | None = None) -> Ending:
         """One answer; a second try, held to the format, if the model broke it before anything was visible.
@@ -60,7 +63,8 @@ class Sampler:
         order = replace(self.order, sampling=reseeded(self.order.sampling, choice))
         if past.held:
             order = self._strict(order)
-        heard, generation = await self._on_replicas(order, self._resumed(order, choice, past))
+        generation = self._resumed(order, choice, past)
+        heard = generation.whole(order.max_tokens) or await self._on_replicas(order, generation)
         if heard.flaw and not (past.held or self._seen(generation) or self.ask.ignore_eos):
             heard, generation = await self._again(order, heard, generation)
         if heard.flaw:
@@ -72,9 +76,9 @@ class Sampler:
         choice = generation.choice
         self._count(heard.flaw, "retried")
         self._void(choice, held=True)
-        order = self._strict(order)
+        order, anew = self._strict(order), self._generation(order, choice)
         try:
-            return await self._on_replicas(order, self._generation(order, choice))
+            return await self._on_replicas(order, anew), anew
         except (InvalidRequest, Internal):
             return heard, generation
 
@@ -91,35 +95,33 @@ class Sampler:
     def _count(self, flaw: str, action: str) -> None:
         metrics.MALFORMED.labels(self.model.name, flaw, action).inc()
 
-    async def _on_replicas(self, order: Order, generation: Generation) -> tuple[Heard, Generation]:
+    async def _on_replicas(self, order: Order, generation: Generation) -> Heard:
         """An order that is refused or lost moves to another replica and goes on there after the ids it has. One
         that has begun is worth waiting for a replica, also for one that was full."""
         loop = asyncio.get_running_loop()
         tried, begun = set[Connection](), bool(generation.sampled)
-        if generation.ending.done():
-            return generation.ending.result(), generation
-        if begun and len(generation.sampled) >= order.max_tokens:
-            return generation.cut(), generation
         failure, losses, lost = self._no_link, 0, None
         until = loop.time() + self.recovery if begun else 0.0
         while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
             tried.add(_connection(link))
             heard = await self._on(link, continued(order, generation.sampled), generation)
+            self._report(link, heard.cause)
             if lost is not None and heard.cause is not Cause.FULL:
                 self._moved(lost, begun)
                 lost = None
             if heard.cause in GOOD:
-                return heard, generation
+                return heard
             if len(generation.sampled) >= order.max_tokens:  # its end was lost, not one of its tokens
-                return generation.cut(), generation
-            failure, begun = self._failure(heard), begun or bool(generation.sampled)
+                return generation.cut()
+            begun = begun or bool(generation.sampled)
+            failure = self._failure(heard, begun=begun)
             if heard.cause is Cause.FULL and begun:
                 tried.discard(_connection(link))
                 await self.directory.change(LOOK)
                 continue
-            if heard.cause not in UNTOUCHED or (movable := self._movable(order, generation)) is None:
+            if heard.cause not in UNTOUCHED:
                 break
-            generation, losses, lost = movable, losses + 1, heard.cause
+            losses, lost = losses + 1, heard.cause
             if begun and await self._gone(link):
                 until = loop.time() + self.recovery
         generation.give_up()
@@ -142,10 +144,6 @@ class Sampler:
         again = fold(generation.replay(past.ids), choice + 1)[choice]
         if again.message() != past.answer.message():
             raise Internal("the answer reads differently at this gateway")
-        if order.structural_tag and (movable := self._movable(order, generation)) is not generation:
-            if movable is None:
-                raise EngineLost("the gateway was lost during an answer that is held to a format")
-            return movable
         return generation
 
     def _generation(self, order: Order, choice: int) -> Generation:
@@ -175,16 +173,6 @@ class Sampler:
             for flaw in set(mended) - known:
                 self._count(flaw, "mended")
 
-    def _movable(self, order: Order, generation: Generation) -> Generation | None:
-        """What goes on elsewhere. A grammar begins with the first id, so an answer that is held to one begins
-        anew if nobody has seen it, and else ends here: None."""
-        if not (generation.sampled and order.structural_tag):
-            return generation
-        if self._seen(generation):
-            return None
-        self._void(generation.choice)
-        return self._generation(order, generation.choice)
-
     def _void(self, choice: int, *, held: bool = False) -> None:
         self.turn.append(Restarted(choice, held))
         self.turn.counts[choice] = Count()
@@ -201,11 +189,21 @@ class Sampler:
         `until`, a time of the event loop's clock."""
         loop = asyncio.get_running_loop()
         while True:
-            links = self.directory.links(self.model.name)
-            link = choose(link for link in links if _connection(link) not in tried)
-            if link is not None or loop.time() >= until:
-                return link
+            links = [k for k in self.directory.links(self.model.name) if _connection(k) not in tried]
+            if (choice := self.router.choose(links, self.wish, loop.time())) is not None:
+                metrics.ROUTES.labels(self.model.name, choice.reason).inc()
+                return choice.replica
+            if loop.time() >= until:
+                return None
             await self.directory.change(min(LOOK, until - loop.time()))
+
+    def _report(self, link: Link, cause: Cause) -> None:
+        """Tells routing what came of an order; what the caller or the replica's load decided says nothing."""
+        peers, now = self.directory.links(self.model.name), asyncio.get_running_loop().time()
+        if cause in GOOD and self.router.served(link, peers, now):
+            metrics.EJECTIONS.labels(self.model.name, "slow").inc()
+        elif cause in BAD and self.router.failed(link, peers, now):
+            metrics.EJECTIONS.labels(self.model.name, "failing").inc()
 
     @property
     def _no_link(self) -> HeadraceError:
@@ -214,11 +212,15 @@ class Sampler:
             return Full(f"every replica of {name} is at its capacity")
         return NoReplica(f"no replica of {name} is connected")
 
-    def _failure(self, heard: Heard) -> HeadraceError:
+    def _failure(self, heard: Heard, *, begun: bool) -> HeadraceError:
         if heard.cause is Cause.FULL:
             return Full("the replicas are at their capacity")
         if heard.cause is Cause.DRAINING:
             return NoReplica("the replicas are shutting down")
+        if heard.cause is Cause.REJECTED and begun:
+            return EngineLost(
+                "the replica was lost during the turn, and another cannot go on with the answer"
+            )
         if heard.cause is Cause.REJECTED and self.order.structural_tag:
             field = "tools" if self.ask.format is None else "response_format"
             return InvalidRequest(Violation(field, f"the engine cannot follow it: {heard.detail}"))
@@ -242,7 +244,11 @@ def _reason(heard: Heard, generation: Generation) -> FinishReason:
 
 
 def continued(order: Order, sampled: Sequence[int]) -> Order:
-    """What is left of the order after these ids."""
+    """What is left of the order after these ids.
+
+    Not exact in two ways: presence and frequency penalties count the output of the new order alone, and a
+    seed begins its numbers anew.
+    """
     if not sampled:
         return order
     left = order.max_tokens - len(sampled)
@@ -251,6 +257,7 @@ def continued(order: Order, sampled: Sequence[int]) -> Order:
         prompt=[*order.prompt, *sampled],
         max_tokens=left,
         min_tokens=min(max(0, order.min_tokens - len(sampled)), left),
+        continued=len(sampled),
     )
 
 

@@ -7,7 +7,7 @@
 
 Options after `?`: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `ssl_check_hostname`, `protocol` (2 or
 3), `sentinel_username` and `sentinel_password`. The replicas read the same grammar (cluster/serving/lease.py);
-tests/unit/test_store_addresses.py holds both to one table.
+tests/unit/store/test_address.py holds both to one table.
 """
 
 from collections.abc import Mapping
@@ -67,14 +67,14 @@ def parse(url: str) -> StoreAddress:
     options = _options(parts)
     family, _, kind = parts.scheme.partition("+")
     login, _, hosts = parts.netloc.rpartition("@")
-    user, colon, password = login.partition(":")
+    user, _, password = login.partition(":")
     mode = Mode(kind) if kind else Mode.ONE
     return StoreAddress(
         mode=mode,
         places=() if family == "unix" else _places(hosts, mode),
         tls=_tls(options) if family == "rediss" else None,
         username=unquote(user) or None,
-        password=unquote(password) if colon else None,
+        password=unquote(password) or None,
         sentinel_username=options.get("sentinel_username"),
         sentinel_password=options.get("sentinel_password"),
         protocol=int(options["protocol"]) if "protocol" in options else None,

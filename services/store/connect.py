@@ -97,7 +97,9 @@ def _options(address: StoreAddress, timeout: float) -> dict[str, Any]:
         "username": address.username,
         "password": address.password,
         "db": address.db,
-        "socket_timeout": timeout,
+        # The budget of the whole call bounds reads and writes (node.py). redis-py's own bound on writes is
+        # asyncio.wait_for, which before Python 3.12 loses a cancel that meets the end of the write.
+        "socket_timeout": None,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
@@ -116,7 +118,7 @@ async def store_errors() -> AsyncIterator[None]:
     """Turns "the store cannot serve" into StoreAway; the cause stays chained for the log."""
     try:
         yield
-    except (exceptions.RedisError, OSError) as error:
+    except (*AWAY, exceptions.RedisError) as error:
         known = store_error(error)
         if known is None:
             raise

@@ -28,7 +28,8 @@ class Sentinels(Sentinel):
                 try:
                     found: Any = await answer
                     if found:
-                        return str(found[0]), int(found[1])
+                        host, port = found
+                        return host.decode() if isinstance(host, bytes) else host, int(port)
                 except (RedisError, OSError):
                     continue
         finally:

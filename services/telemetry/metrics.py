@@ -34,6 +34,14 @@ FENCED = Counter("headrace_turns_fenced_total", "Turns lost to another gateway")
 JOURNAL_LAG = Gauge(
     "headrace_journal_lag_events", "Events that the store does not have yet", multiprocess_mode="livesum"
 )
+ROUTES = Counter(
+    "headrace_routes_total",
+    "Orders sent to a replica, by why it was chosen: session, prefix, spill, least_wait, last_resort",
+    ["model", "reason"],
+)
+EJECTIONS = Counter(
+    "headrace_ejections_total", "Replicas that got no new turns for a while: failing, slow", ["model", "why"]
+)
 LINK_UP = Gauge(
     "headrace_link_up",
     "1 while the link to a replica is up",

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from services.journal.memory_store import MemoryJournalStore
 from services.journal.port import JournalStore
@@ -16,7 +17,7 @@ from services.tenancy.memory import MemoryKeyStore
 from services.tenancy.redis import RedisKeyStore
 from tests.support.clock import CountingIds, FakeClock
 
-ADAPTERS = ("memory", "redis", "cluster")
+ADAPTERS = ("memory", "redis", "cluster", "restricted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,17 @@ def memory_stores() -> Stores:
     )
 
 
-def redis_stores(client: Store) -> Stores:
+def redis_stores(client: Store, admin: Store | None = None) -> Stores:
+    """`admin`: a client that may look at all keys, where `client` may not."""
     clock = FakeClock()
 
     async def pass_time(seconds: float) -> None:
         """The server's clock cannot be moved, so every key comes nearer to its end instead."""
         clock.advance(seconds)
-        for key in [key async for key in client.scan_iter()]:
-            if (left := await client.pttl(key)) > 0:
-                await client.pexpire(key, max(0, left - round(seconds * 1000)))
+        server: Any = admin or client
+        for key in [key async for key in server.scan_iter()]:
+            if (left := await server.pttl(key)) > 0:
+                await server.pexpire(key, max(0, left - round(seconds * 1000)))
 
     return Stores(
         RedisKeyStore(client),

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def structured(id: int, format: Any, **fields: Any) -> EngineRequest:
-    values = {"max_tokens": 200, "stop_ids": (RETURN,), "seed": id} | fields
-    return EngineRequest(id=id, prompt=PROMPT, structural_tag=tag(format), **values)
+    values = {"prompt": PROMPT, "max_tokens": 200, "stop_ids": (RETURN,), "seed": id} | fields
+    return EngineRequest(id=id, structural_tag=tag(format), **values)
 
 
 def messages(outcome: Outcome, id: int) -> list[openai_harmony.Message]:
@@ -94,6 +95,44 @@ async def test_random_weights_follow_a_schema_behind_free_analysis(llm: AsyncLLM
         assert final.channel == "final"
         validate(json.loads(final.content[0].text), WEATHER)
     assert channels <= {"analysis"}
+
+
+def after(first: EngineRequest, said: list[int], cut: int) -> EngineRequest:
+    """The order that another replica gets when the first one is lost after so many ids."""
+    prompt, left = [*first.prompt, *said[:cut]], first.max_tokens - cut
+    return replace(first, id=1000 * first.id + cut, prompt=prompt, max_tokens=left, continued=cut)
+
+
+async def test_an_answer_goes_on_in_its_grammar_wherever_it_is_cut(llm: AsyncLLM) -> None:
+    engine = VllmEngine(llm)
+    firsts = {id: structured(id, FINAL) for id in (1, 2, 3)}
+    outcome = await run(engine, *firsts.values())
+    said = {id: outcome.tokens[id] for id in firsts}
+    seconds = {
+        id: [after(firsts[id], ids, cut) for cut in sorted({1, len(ids), *range(2, len(ids), 7)})]
+        for id, ids in said.items()
+    }
+    moved = await run(engine, *(second for some in seconds.values() for second in some))
+    for id, some in seconds.items():
+        for second in some:
+            assert moved.ends[second.id].cause is Cause.STOP
+            rest = [*moved.tokens.get(second.id, []), moved.ends[second.id].stop_id]
+            whole = [*said[id][: second.continued], *rest]
+            *_, final = ENCODING.parse_messages_from_completion_tokens(whole, openai_harmony.Role.ASSISTANT)
+            validate(json.loads(final.content[0].text), WEATHER)
+
+
+@pytest.mark.parametrize("name", ["stepwise", "reference"])
+async def test_an_output_that_its_grammar_refuses_is_rejected_alone(llm: AsyncLLM, name: str) -> None:
+    request = structured(1, FINAL, prompt=[*PROMPT, CALL], continued=1)
+    free = greedy(2, PROMPT, max_tokens=10)
+    if name == "stepwise":
+        outcome = await run(VllmEngine(llm), request, free)
+    else:
+        async with reference(llm) as engine:
+            outcome = await run(engine, request, free)
+    assert outcome.ends[1].cause is Cause.REJECTED and "refuses" in outcome.ends[1].detail
+    assert outcome.ends[2].cause is Cause.LENGTH
 
 
 async def test_random_weights_make_one_of_the_calls(llm: AsyncLLM) -> None:

@@ -10,6 +10,7 @@ from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.backend.link import STALE
 from services.telemetry.metrics import MIGRATIONS
+from services.text.harmony.vocabulary import encoding
 from tests.integration.test_generate import answer_of, text_of
 from tests.support.gateway import MODEL, Endpoint, SimReplica, ask, running_gateway, until
 from tests.support.scripted_engine import ScriptedEngine, ids_of
@@ -126,31 +127,65 @@ JSON = pb.ResponseFormat(json_schema=pb.JsonSchema(schema='{"type":"object"}'))
 FORMATTED = "<|channel|>final <|constrain|>json<|message|>"
 
 
-async def test_an_answer_held_to_a_format_that_was_seen_ends_when_its_replica_is_lost() -> None:
-    seen = ScriptedEngine([FORMATTED + '{"a": 1, ' * 20_000])
-    async with running_gateway(model="gpt-oss-tiny", engine=seen, recovery=0) as endpoint:
-        with pytest.raises(grpc.aio.AioRpcError) as lost:
-            request = ask(response_format=JSON, max_tokens=120_000)
-            async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
-                if event.HasField("delta"):
-                    await endpoint.replicas[0].server.stop(0)
-        assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
+async def come_back(endpoint: Endpoint) -> None:
+    """The only replica is lost, and found again."""
+    [replica] = endpoint.replicas
+    await replica.server.stop(0)
+    await until(lambda: not endpoint.deps.directory.links()[0].ready)
+    await replica.server.start("127.0.0.1", int(replica.lease.address.rpartition(":")[2]))
 
 
-async def test_an_answer_held_to_a_format_that_nobody_saw_begins_anew() -> None:
-    thinking = "<|channel|>analysis<|message|>" + "hm " * 5000
-    engine = ScriptedEngine([thinking, FORMATTED + '{"a": 1}<|return|>'])
+def goes_on_after(engine: ScriptedEngine) -> list[int]:
+    """The ids that the second order continues, in the grammar of the first."""
+    first, second = engine.requests
+    ids = second.prompt[len(first.prompt) :]
+    assert second.prompt[: len(first.prompt)] == first.prompt
+    assert (second.continued, second.structural_tag) == (len(ids), first.structural_tag)
+    assert second.max_tokens == first.max_tokens - len(ids)
+    assert first.continued == 0 and first.structural_tag
+    return ids
+
+
+async def test_an_answer_held_to_a_format_goes_on_in_the_middle_of_a_value() -> None:
+    begun, rest = FORMATTED + '{"a": "' + "la " * 20_000, '!"}'
+    engine = ScriptedEngine([begun, rest + "<|return|>"])
     async with running_gateway(model="gpt-oss-tiny", engine=engine) as endpoint, asyncio.timeout(30):
-        request = ask(response_format=JSON)
-        turn = endpoint.inference.Generate(request, metadata=endpoint.auth)
-        [replica] = endpoint.replicas
+        request, events = ask(response_format=JSON, max_tokens=100_000), list[pb.StreamEvent]()
+        async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+            events.append(event)
+            if event.HasField("delta") and sum(e.HasField("delta") for e in events) == 3:
+                await come_back(endpoint)
+    continued = goes_on_after(engine)
+    said = encoding().decode(continued).removeprefix(FORMATTED)
+    assert text_of(events) == said + rest
+    assert events[-2].usage.migrations == 1
+    assert events[-2].usage.completion_tokens == len(continued) + len(ids_of(rest))
+
+
+async def test_an_answer_held_to_a_format_that_nobody_saw_goes_on_as_well() -> None:
+    thinking = "<|channel|>analysis<|message|>" + "hm " * 5000
+    rest = "<|end|><|start|>assistant" + FORMATTED + '{"a": 1}'
+    engine = ScriptedEngine([thinking, rest + "<|return|>"])
+    async with running_gateway(model="gpt-oss-tiny", engine=engine) as endpoint, asyncio.timeout(30):
+        turn = endpoint.inference.Generate(ask(response_format=JSON), metadata=endpoint.auth)
         await until(lambda: engine.load().steps > 20)
-        await replica.server.stop(0)
-        await until(lambda: not endpoint.deps.directory.links()[0].ready)
-        await replica.server.start("127.0.0.1", int(replica.lease.address.rpartition(":")[2]))
+        await come_back(endpoint)
         reply = await turn
     assert reply.message.content[0].text == '{"a": 1}'
-    assert (reply.usage.migrations, reply.usage.completion_tokens) == (1, len(ids_of(FORMATTED + '{"a": 1}')))
+    continued = goes_on_after(engine)
+    assert (reply.usage.migrations, reply.usage.completion_tokens) == (1, len(continued) + len(ids_of(rest)))
+
+
+async def test_an_answer_that_the_next_engine_cannot_continue_ends_as_lost() -> None:
+    engine = ScriptedEngine([FORMATTED + '{"a": "' + "la " * 20_000])
+    async with running_gateway(model="gpt-oss-tiny", engine=engine) as endpoint, asyncio.timeout(30):
+        with pytest.raises(grpc.aio.AioRpcError) as lost:
+            request = ask(response_format=JSON, max_tokens=100_000)
+            async for event in endpoint.inference.StreamGenerate(request, metadata=endpoint.auth):
+                if event.HasField("delta") and not engine.rejects:
+                    engine.rejects = "structural_tag refuses the output that continued tells of"
+                    await come_back(endpoint)
+        assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_begun_turn_outwaits_a_replica_that_is_full() -> None:
@@ -180,7 +215,7 @@ async def test_a_gateway_that_stood_still_does_not_blame_its_replicas() -> None:
         [link] = endpoint.deps.directory.links()
         await asyncio.sleep(0.1)
         time.sleep(STALE + 0.3)  # as a long collection or a stopped machine does
-        heard = link._heard
-        await until(lambda: link._heard > heard)
+        heard = link.heard_at
+        await until(lambda: link.heard_at > heard)
         assert (link.connections, link.ready) == (1, True)
         watch.cancel()

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
+import redis.asyncio
 
+from services import store
 from services.store.connect import Store, connect
 from tests.support.proxy import Proxy, running_proxy
 
@@ -73,7 +74,7 @@ def _answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=0.2) as link:
             link.sendall(b"PING\r\n")
-            return link.recv(16).startswith(b"+PONG")
+            return link.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     except OSError:
         return False
 
@@ -150,11 +151,18 @@ async def running_pair(*options: str, through_link: bool = True) -> AsyncIterato
 
 
 async def replica_online(primary: Valkey) -> None:
+    """As the primary sees it, and with a write acknowledged: before its first one a replica may have nothing."""
+
     def online() -> bool:
         replica = primary.info("replication").get("slave0", {})
         return bool(replica.get("state") == "online")
 
     await reached(online, "the replica did not come online")
+    async with redis.asyncio.Redis(port=primary.port) as client, asyncio.timeout(START_SECONDS):
+        acknowledged = 0
+        while not acknowledged:
+            pipe = client.pipeline(transaction=False)
+            _, acknowledged = await pipe.publish("online", "").execute_command("WAIT", 1, 500).execute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +246,9 @@ class ClusterServer(Valkey):
 def _cluster_server(epoch: int) -> Iterator[ClusterServer]:
     bus = free_port()
     options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "1000")
-    with running_valkey(*options, "--repl-diskless-sync-delay", "0") as server:
+    # As services/store/README.md asks for: a dead master costs its own slots and no others.
+    options += ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
+    with running_valkey(*options) as server:
         server.ask("CLUSTER", "SET-CONFIG-EPOCH", epoch)
         yield ClusterServer(server.url, server.process, server.port, bus)
 
@@ -271,6 +281,22 @@ async def valkey_client(valkey_server: Valkey) -> AsyncIterator[Store]:
 async def valkey_url(valkey_server: Valkey, valkey_client: Store) -> str:
     """The address of an empty server."""
     return valkey_server.url
+
+
+def acl_rule(user: str) -> list[str]:
+    """The rule that services/store/README.md gives to operators."""
+    lines = (Path(store.__file__).parent / "README.md").read_text().splitlines()
+    return next(line for line in lines if line.startswith(f"ACL SETUSER {user} ")).split()
+
+
+@pytest.fixture
+async def restricted_client(valkey_server: Valkey, valkey_client: Store) -> AsyncIterator[Store]:
+    """A client on an empty server that may do no more than the gateway needs."""
+    valkey_server.ask(*acl_rule("gateway"))
+    client = connect(f"redis://gateway:SECRET@127.0.0.1:{valkey_server.port}", timeout=2.0)
+    yield client
+    await client.aclose()
+    valkey_server.ask("ACL", "DELUSER", "gateway")
 
 
 @pytest.fixture(scope="session")

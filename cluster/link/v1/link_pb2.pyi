@@ -47,7 +47,7 @@ class Hello(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("id", "prompt", "max_tokens", "min_tokens", "stop_ids", "sampling", "cache_salt", "turn", "structural_tag", "logprobs")
+    __slots__ = ("id", "prompt", "max_tokens", "min_tokens", "stop_ids", "sampling", "cache_salt", "turn", "structural_tag", "logprobs", "continued")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class Submit(_message.Message):
     TURN_FIELD_NUMBER: _ClassVar[int]
     STRUCTURAL_TAG_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CONTINUED_FIELD_NUMBER: _ClassVar[int]
     id: int
     prompt: _containers.RepeatedScalarFieldContainer[int]
     max_tokens: int
@@ -68,7 +69,8 @@ class Submit(_message.Message):
     turn: str
     structural_tag: str
     logprobs: int
-    def __init__(self, id: _Optional[int] = ..., prompt: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., cache_salt: _Optional[str] = ..., turn: _Optional[str] = ..., structural_tag: _Optional[str] = ..., logprobs: _Optional[int] = ...) -> None: ...
+    continued: int
+    def __init__(self, id: _Optional[int] = ..., prompt: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., cache_salt: _Optional[str] = ..., turn: _Optional[str] = ..., structural_tag: _Optional[str] = ..., logprobs: _Optional[int] = ..., continued: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cluster.engine.sim import SimSettings, expected_logprobs, expected_tokens
+from cluster.engine.sim import SimSettings, SimTiming, expected_logprobs, expected_tokens
 from services.backend.link import Link, LinkState
 from services.backend.port import Cause, Order
 from services.core.request import Sampling
@@ -100,3 +100,27 @@ async def test_a_structural_tag_travels_to_the_replica() -> None:
         link.submit(order(structural_tag="x" * 200_000), ear)
         await ear.done
     assert ear.calls == [("ended", Cause.REJECTED, 0)]
+
+
+async def test_prompts_that_were_just_submitted_count_as_queued_until_their_first_token() -> None:
+    async with connected(SimSettings(timing=FAST)) as link:
+        ear = Ear()
+        link.submit(order(prompt=range(1, 101)), ear)
+        dropped = link.submit(order(prompt=range(1, 51)), Ear())
+        assert link.queued_tokens == 150
+        link.cancel(dropped)
+        assert link.queued_tokens == 100
+        await ear.done
+        assert link.queued_tokens == 0
+
+
+async def test_the_pace_is_that_of_the_steps_and_idle_time_is_none_of_it() -> None:
+    step = 0.004
+    async with connected(SimSettings(timing=SimTiming(step_s=step, step_s_per_turn=0))) as link:
+        assert link.pace == 0
+        for _ in range(2):
+            ear = Ear()
+            link.submit(order(), ear)
+            await ear.done
+            assert step <= link.pace < 10 * step
+            assert link._stepped is None

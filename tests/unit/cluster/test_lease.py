@@ -6,13 +6,22 @@ import logging
 import os
 import signal
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from cluster.engine.health import SystemClock
 from cluster.serving.lease import REPLICAS, Lease, LeaseRecord, lease_key, open_redis
-from tests.support.valkey import running_valkey, valkey_client, valkey_server, valkey_url  # noqa: F401
+from tests.support.valkey import (  # noqa: F401
+    running_cluster,
+    running_pair,
+    running_sentinels,
+    running_valkey,
+    valkey_client,
+    valkey_server,
+    valkey_url,
+)
 
 RECORD = LeaseRecord(
     replica="r-1",
@@ -83,3 +92,32 @@ async def test_a_lease_outlives_an_absent_redis(caplog: pytest.LogCaptureFixture
         await redis.aclose()
     messages = [record.getMessage() for record in caplog.records]
     assert sum("not renewed" in message for message in messages) == 1
+
+
+async def test_a_lease_is_held_on_a_cluster() -> None:
+    with running_cluster() as cluster:
+        await held_and_withdrawn(cluster.url)
+
+
+async def test_a_lease_follows_the_master_that_sentinels_name() -> None:
+    async with running_pair(through_link=False) as pair, running_sentinels(pair.primary) as group:
+        await held_and_withdrawn(group.url)
+        lease = lease_on(redis := open_redis(group.url), SystemClock())
+        assert await lease.renew()
+        pair.primary.stop()
+        async with asyncio.timeout(15):
+            while not await lease.renew():
+                await asyncio.sleep(0.05)
+        assert pair.replica.ask("SMEMBERS", REPLICAS) == {"r-1"}
+        await redis.aclose()
+
+
+async def held_and_withdrawn(url: str) -> None:
+    redis: Any = open_redis(url)
+    lease = lease_on(redis, SystemClock())
+    assert await lease.renew()
+    assert json.loads(await redis.get(lease_key("r-1"))) == asdict(RECORD)
+    assert await redis.smembers(REPLICAS) == {b"r-1"}
+    await lease.release()
+    assert await redis.get(lease_key("r-1")) is None and await redis.smembers(REPLICAS) == set()
+    await redis.aclose()

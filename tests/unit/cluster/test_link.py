@@ -107,6 +107,7 @@ async def test_a_canary_takes_no_place() -> None:
         ([1], {"stop_ids": [2**32 - 1]}, "stop_ids"),
         ([1], {"stop_ids": range(65)}, "stop_ids"),
         ([1], {"cache_salt": "tenant-a"}, "cache_salt"),
+        ([1, 2], {"continued": 3}, "continued"),
         ([1], {"structural_tag": "x" * 131_073}, "structural_tag"),
         ([1], {"structural_tag": "é" * 65_537}, "structural_tag"),
         ([1], {"logprobs": 21}, "logprobs"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.engine.port import RequestRejected
-from cluster.engine.structure import Written, check_structural_tag, weigh
+from cluster.engine.structure import Written, check_structural_tag, parted, weigh
 
 
 def tag(format: Any) -> str:
@@ -137,3 +137,12 @@ def test_what_could_hurt_an_engine_is_refused_by_name(text: str, named: str) -> 
 )
 def test_patterns_are_weighed_as_written_out(pattern: str, written: Written) -> None:
     assert weigh(pattern) == written
+
+
+def test_the_output_that_a_tag_goes_on_after_travels_with_it_and_no_caller_can_send_it() -> None:
+    plain = tag({"type": "const_string", "value": "yes"})
+    structure = check_structural_tag(plain, (1,))
+    assert parted(structure.text([5, 6])) == (plain, [5, 6])
+    assert parted(structure.text()) == (plain, [])
+    with pytest.raises(RequestRejected, match="continued"):
+        check_structural_tag(structure.text([5, 6]), (1,))
