@@ -205,7 +205,7 @@ class Caller:
         if last is None:
             return
         if seen.kind == "rewind":
-            right = seen.epoch >= epoch and seen.seq < seq
+            right = seen.epoch >= epoch and seen.seq <= seq  # what was beyond may be told to nobody
         else:
             right = seen.epoch >= epoch and seen.seq > seq
         if not right:

@@ -11,7 +11,7 @@ STOP_ID = 0
 CHARACTERS = string.ascii_letters + string.digits + "._"
 HALVES = range(56, 64)  # their text comes with the next id's, as of a character in two tokens
 CONTEXT = 4096
-ROLES = {role: -1 - i for i, role in enumerate(Role)}
+ROLES = {role: 300 + i for i, role in enumerate(Role)}
 
 
 def after(state: int, id: int) -> int:

@@ -85,6 +85,6 @@ def _plan(rng: random.Random, i: int, sessions: dict[str, str]) -> Plan:
         leave_after=rng.randrange(1, 12) if leaves else None,
         away=rng.choice((0.01, rng.uniform(0, 1.5), rng.uniform(0, 4))),
         cancel_after=rng.uniform(0, 3) if rng.random() < 0.1 else None,
-        slow=rng.uniform(0.01, 0.3) if rng.random() < 0.15 else 0.0,
+        slow=rng.uniform(0.01, 0.08) if rng.random() < 0.15 else 0.0,
         impatient=rng.random() < 0.3,
     )

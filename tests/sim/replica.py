@@ -1,6 +1,7 @@
 """Replicas, and a gateway's links to them: they step, die, hang, drain and come back."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -139,6 +140,8 @@ class SimLink:
         self.load = Load(capacity=replica.lease.capacity)
         self.capacity = replica.lease.capacity
         self.context_length, self.engine, self.kv_use = CONTEXT, "sim", 0.0
+        self.name, self.queued_tokens, self.pace = replica.lease.replica, 0, 0.0
+        self.up_at, self.asked_at = loop.time(), math.inf
         self._replica, self._loop, self._changed = replica, loop, changed
         self._sinks: dict[int, Sink] = {}
         self._last = 0
@@ -193,6 +196,7 @@ class SimLink:
             if self.state is LinkState.DRAINING:
                 self._lose()
             self.connections += 1
+            self.up_at = self._loop.time()
         self.state = state
         self._changed()
 
