@@ -7,10 +7,11 @@ from typing import Any
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.events import Failed, Finished
 from services.core.request import Message, Role
+from services.gateway.answer import fold
 from services.gateway.wire import REASONS
 from tests.sim.caller import LATE, History
 from tests.sim.model import answer
-from tests.sim.plan import FAULTS_END
+from tests.sim.plan import FAULTS_END, STORE_FAULTS
 from tests.sim.world import SETTLE, World
 
 NAMES = {value: reason.value for reason, value in REASONS.items()}
@@ -24,7 +25,10 @@ async def violations(world: World) -> list[str]:
     found = [f"{h.plan.text}: {part}" for h in world.histories for part in h.parts]
     for history in world.histories:
         found += [f"{history.plan.text}: {what}" for what in one_ending(history, world)]
+        found += [f"{history.plan.text}: {what}" for what in well_founded(history, world)]
         found += [f"{history.plan.text}: {what}" for what in nothing_lost(history, sessions[history.plan.tenant])]
+        if not world.server.wiped:
+            found += [f"{history.plan.text}: {what}" for what in same_as_kept(history, world)]
     found += one_execution(world)
     for tenant, messages in sessions.items():
         if messages is not None:
@@ -47,14 +51,41 @@ def _excused(history: History, world: World) -> bool:
     return (world.server.wiped or not history.resumable) and gone
 
 
+REPLICA_FAULTS = {"replica_dies", "replica_hangs", "replica_drains", "engine_fails"}
+LONELY = {"freeze", "cut", "kill", "kill_at", "drain"}  # after which a client may be away longer than it wants
+WHY = {
+    "engine_lost": REPLICA_FAULTS,
+    "no_replica": REPLICA_FAULTS,
+    "store_away": STORE_FAULTS,
+    "not_found": {"store_fails_over", "store_restarts_empty"},
+    "cancelled": LONELY | STORE_FAULTS,
+}
+
+
+def well_founded(history: History, world: World) -> Iterator[str]:
+    """A turn ends without its answer for a reason only."""
+    plan, how = history.plan, history.ended or history.refused.lower()
+    kinds = {fault.kind for fault in world.faults}
+    if how in ("finished", "transport", "time", "refused_full"):
+        return
+    reasons = {
+        "deadline": history.ended_at >= history.deadline - 0.1,
+        "conflict": bool(plan.session),
+        "cancelled": plan.leave_after is not None or plan.cancel_after is not None or plan.impatient,
+        "draining": not history.resumable or not history.turn,
+        "out_of_range": world.server.wiped or not history.resumable,
+        "not_found": not history.resumable,
+    }
+    if not (reasons.get(how) or WHY.get(how, set()) & kinds):
+        yield f"ended {how} without a reason: {history.details}"
+
+
 def nothing_lost(history: History, messages: Sequence[Message] | None) -> Iterator[str]:
     """P2."""
     pasts = _pasts(history, messages)
     wrong = [list(_parts(history, past)) for past in pasts]
     if wrong and all(wrong):
         yield min(wrong, key=len)[0]
-    if history.ended == "finished" and isinstance(history.finished, pb.Finished) and not history.rewinds:
-        pass
 
 
 def _pasts(history: History, messages: Sequence[Message] | None) -> list[Sequence[Message]]:
@@ -91,8 +122,9 @@ def one_execution(world: World) -> list[str]:
             owner = (history.plan.tenant, history.plan.key)
             answers[owner].add(tuple(history.texts))
             turns[owner].add(history.turn)
-    found = [f"{owner}: {len(texts)} answers" for owner, texts in answers.items() if len(texts) > 1]
+    found = []
     if not world.server.wiped:
+        found += [f"{owner}: {len(texts)} answers" for owner, texts in answers.items() if len(texts) > 1]
         found += [f"{owner}: turns {sorted(ids)}" for owner, ids in turns.items() if len(ids) > 1]
         found += _twice_kept(world)
     return found
@@ -154,6 +186,25 @@ def kept_whole(world: World) -> list[str]:
         if ends != [len(events)]:
             found.append(f"{id} in the store has {len(events)} events, terminal ones at {ends}")
     return found
+
+
+def same_as_kept(history: History, world: World) -> Iterator[str]:
+    """What a client was told of an ending is what everybody else reads later. While the store is away, a plain
+    turn's ending is told without it."""
+    plan = history.plan
+    must = plan.key or plan.session or plan.durable or plan.method == "StartTurn"
+    sound = not any(fault.kind in STORE_FAULTS for fault in world.faults)
+    if not (history.turn and history.ended and history.resumable and (must or sound)):
+        return
+    events = [entry.event for page in _read(world, history.turn) for entry in page.entries]
+    if not events:
+        yield f"{history.turn} is not in the store"
+        return
+    texts = [each.message().text for each in fold(events, history.plan.n)]
+    last = events[-1]
+    told = last.error.outcome.value if isinstance(last, Failed) else "finished"
+    if (texts, told) != (history.texts, history.ended):
+        yield f"was told {history.texts} {history.ended}, the store has {texts} {told}"
 
 
 def _read(world: World, id: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tests.sim.caller import Plan
 
-FAULTS_END = 6.0  # seconds; what is broken then heals
+FAULTS_END = 5.0  # seconds; what is broken then heals
 TENANTS = ("acme", "globex")
 
 
@@ -36,17 +36,18 @@ KINDS = {
     "replica_drains": 2,
     "engine_fails": 2,
 }
+STORE_FAULTS = {"cut", "store_freezes", "store_away", "store_loses", "store_fails_over", "store_restarts_empty"}
 VERBS = ("create", "append", "append", "take", "claimed", "read", "sessions.append", "confirm")
 
 
 def draw_faults(rng: random.Random) -> list[Fault]:
-    count = rng.choice((0, 1, 1, 2, 2, 3, 4))
+    count = rng.choice((0, 1, 2, 3, 4, 6))
     return sorted((_fault(rng) for _ in range(count)), key=lambda fault: fault.at)
 
 
 def _fault(rng: random.Random) -> Fault:
     [kind] = rng.choices(list(KINDS), list(KINDS.values()))
-    at = rng.uniform(0.05, FAULTS_END - 2)
+    at = rng.uniform(0.05, FAULTS_END - 1.5)
     seconds = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.3, 5)))
     return Fault(at, kind, rng.randrange(8), min(seconds, FAULTS_END - at), rng.choice(VERBS), rng.randrange(1, 12))
 
@@ -80,7 +81,7 @@ def _plan(rng: random.Random, i: int, sessions: dict[str, str]) -> Plan:
         stop=("aa", "b_") if rng.random() < 0.15 else (),
         n=n,
         seed=rng.randrange(1000),
-        linger=rng.choice((None, None, 1, 6)) if method == "StreamGenerate" else None,
+        linger=rng.choice((None, None, 1, 4)) if method == "StreamGenerate" else None,
         durable=rng.random() < 0.15,
         leave_after=rng.randrange(1, 12) if leaves else None,
         away=rng.choice((0.01, rng.uniform(0, 1.5), rng.uniform(0, 4))),

@@ -13,8 +13,8 @@ from tests.sim.plan import FAULTS_END, Fault, TENANTS, draw_faults, draw_plans
 from tests.sim.replica import Replica
 from tests.sim.store import Server
 
-SETTLE = 9.0  # seconds after the last fault within which everything that goes on has found its way
-QUIET = 6.0  # seconds after the last client within which nothing is held any more
+SETTLE = 7.0  # seconds after the last fault within which everything that goes on has found its way
+QUIET = 5.0  # seconds after the last client within which nothing is held any more
 TRACE = 400  # lines
 
 
