@@ -120,7 +120,7 @@ class Turn:
         if self.outcome is None:
             self.outcome = Outcome.COMPLETED  # here; how it ends is not known
             self.stop()
-            self.journal.leave(turn, error)
+        self.journal.leave(turn, error)  # also of an ending that the store did not take
 
     def stop(self) -> None:
         """Ends the turn's work, unless that is what calls."""

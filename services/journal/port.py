@@ -127,7 +127,7 @@ class JournalStore(Protocol):
     async def create(self, record: Record) -> str:
         """Stores a turn without events and claims its key, both or neither. Returns the id of the turn that
         has the key: this one's, or that of the one that was first. Raises Precondition if that one's request
-        was another."""
+        was another. A gateway that was forgotten is known again, as one that lapsed."""
         ...
 
     async def claimed(self, tenant: str, claim: Claim) -> str:
@@ -158,7 +158,7 @@ class JournalStore(Protocol):
 
     async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
         """Makes `gateway` the writer instead of `owner`, with the next epoch; None if the turn has ended, is
-        gone, or has another writer by now."""
+        gone, or has another writer by now. The two may be one: it goes on with a turn that it lost sight of."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:

@@ -61,6 +61,10 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._all)
 
+    def keeps(self, turn: str) -> bool:
+        """Whether events of this turn, or its ending, are still on their way."""
+        return any(recording.record().turn == turn for recording in self._all.values())
+
     @property
     def lag(self) -> int:
         """Events that the store does not have yet."""

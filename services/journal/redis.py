@@ -67,6 +67,8 @@ class RedisJournalStore:
                 record.request, about(record.turn, "request")
             ),
         }
+        async with store_errors():  # first, so that no turn is one of a gateway that nobody looks for
+            await self._client.sadd(GATEWAYS, record.gateway)
         held = await self._run(
             "create",
             [keys[0], keys[2], *([] if claim is None else [_claim(record.turn, record.tenant, claim)])],
