@@ -11,7 +11,15 @@ from tests.sim.gateway import Call, End, SimGateway
 from tests.sim.loop import VirtualLoop
 
 LATE = 1.0  # seconds after its deadline within which a turn's ending has to be there
-RETRIABLE = {"TRANSPORT", "NO_REPLICA", "ENGINE_LOST", "STORE_AWAY", "DRAINING", "REFUSED_FULL", "OUT_OF_RANGE"}
+RETRIABLE = {
+    "TRANSPORT",
+    "NO_REPLICA",
+    "ENGINE_LOST",
+    "STORE_AWAY",
+    "DRAINING",
+    "REFUSED_FULL",
+    "OUT_OF_RANGE",
+}
 SILENCE = 2.5  # seconds without an event after which an impatient client tries elsewhere
 
 
@@ -124,7 +132,9 @@ class Caller:
         if isinstance(end.reply, pb.Turn):
             return True
         history.refused, history.details = end.status, end.details
-        again = end.status in RETRIABLE and (end.status != "TRANSPORT" or bool(history.turn or history.plan.key))
+        again = end.status in RETRIABLE and (
+            end.status != "TRANSPORT" or bool(history.turn or history.plan.key)
+        )
         if again:
             history.refused = ""
         return again

@@ -26,7 +26,9 @@ async def violations(world: World) -> list[str]:
     for history in world.histories:
         found += [f"{history.plan.text}: {what}" for what in one_ending(history, world)]
         found += [f"{history.plan.text}: {what}" for what in well_founded(history, world)]
-        found += [f"{history.plan.text}: {what}" for what in nothing_lost(history, sessions[history.plan.tenant])]
+        found += [
+            f"{history.plan.text}: {what}" for what in nothing_lost(history, sessions[history.plan.tenant])
+        ]
         if not world.server.wiped:
             found += [f"{history.plan.text}: {what}" for what in same_as_kept(history, world)]
     found += one_execution(world)
@@ -52,7 +54,13 @@ def _excused(history: History, world: World) -> bool:
 
 
 REPLICA_FAULTS = {"replica_dies", "replica_hangs", "replica_drains", "engine_fails"}
-LONELY = {"freeze", "cut", "kill", "kill_at", "drain"}  # after which a client may be away longer than it wants
+LONELY = {
+    "freeze",
+    "cut",
+    "kill",
+    "kill_at",
+    "drain",
+}  # after which a client may be away longer than it wants
 WHY = {
     "engine_lost": REPLICA_FAULTS,
     "no_replica": REPLICA_FAULTS,

@@ -112,7 +112,13 @@ class SimKeyring:
 
 class SimGateway:
     def __init__(
-        self, name: str, loop: VirtualLoop, server: Server, replicas: Sequence[Replica], ids: Ids, crashes: list[str]
+        self,
+        name: str,
+        loop: VirtualLoop,
+        server: Server,
+        replicas: Sequence[Replica],
+        ids: Ids,
+        crashes: list[str],
     ) -> None:
         self.name, self.loop = name, loop
         self.owner = Owner(name)

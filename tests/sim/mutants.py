@@ -67,7 +67,6 @@ def _leaves_once(self: Turn, turn: str, error: Any = None) -> None:
         _leave(self, turn, error)
 
 
-
 def _sealed_by_sending(self: Recorder, recording: Any) -> None:
     _again(self, recording)
     if recording.journal.closed and isinstance(recording.journal.events[-1], Finished):

@@ -36,7 +36,14 @@ KINDS = {
     "replica_drains": 2,
     "engine_fails": 2,
 }
-STORE_FAULTS = {"cut", "store_freezes", "store_away", "store_loses", "store_fails_over", "store_restarts_empty"}
+STORE_FAULTS = {
+    "cut",
+    "store_freezes",
+    "store_away",
+    "store_loses",
+    "store_fails_over",
+    "store_restarts_empty",
+}
 VERBS = ("create", "append", "append", "take", "claimed", "read", "sessions.append", "confirm")
 
 
@@ -49,7 +56,9 @@ def _fault(rng: random.Random) -> Fault:
     [kind] = rng.choices(list(KINDS), list(KINDS.values()))
     at = rng.uniform(0.05, FAULTS_END - 1.5)
     seconds = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.3, 5)))
-    return Fault(at, kind, rng.randrange(8), min(seconds, FAULTS_END - at), rng.choice(VERBS), rng.randrange(1, 12))
+    return Fault(
+        at, kind, rng.randrange(8), min(seconds, FAULTS_END - at), rng.choice(VERBS), rng.randrange(1, 12)
+    )
 
 
 def draw_plans(rng: random.Random, sessions: dict[str, str]) -> list[tuple[float, Plan]]:

@@ -9,7 +9,7 @@ import structlog
 from tests.sim.caller import Caller, History
 from tests.sim.gateway import SimGateway
 from tests.sim.loop import WORLD, LoopClock, Owner, VirtualLoop
-from tests.sim.plan import FAULTS_END, Fault, TENANTS, draw_faults, draw_plans
+from tests.sim.plan import FAULTS_END, TENANTS, Fault, draw_faults, draw_plans
 from tests.sim.replica import Replica
 from tests.sim.store import Server
 
@@ -117,7 +117,9 @@ class World:
         for fault in [fault for fault in self._at_verb if fault.verb == verb]:
             self._at_verb.remove(fault)
             if fault.count > 1:
-                self._at_verb.append(Fault(fault.at, fault.kind, fault.target, fault.seconds, verb, fault.count - 1))
+                self._at_verb.append(
+                    Fault(fault.at, fault.kind, fault.target, fault.seconds, verb, fault.count - 1)
+                )
                 continue
             for gateway in self.alive:
                 if gateway.owner is owner:
@@ -222,7 +224,9 @@ class Run:
 
 
 def silence() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False
+    )
 
 
 def live(seed: int) -> Run:
