@@ -17,7 +17,7 @@ from services.core.errors import (
     NoReplica,
     Violation,
 )
-from services.core.events import Ending, FinishReason, Migrated, Restarted
+from services.core.events import Ending, Event, FinishReason, Migrated, Restarted
 from services.core.request import Ask, Conversation, Sampling
 from services.gateway.answer import Past, fold
 from services.gateway.deps import Deps, ServedModel
