@@ -83,6 +83,7 @@ def well_founded(history: History, world: World) -> Iterator[str]:
         "draining": not history.resumable or not history.turn,
         "out_of_range": world.server.wiped or not history.resumable,
         "not_found": not history.resumable,
+        "precondition": world.server.wiped,
     }
     if not (reasons.get(how) or WHY.get(how, set()) & kinds):
         yield f"ended {how} without a reason: {history.details}"
