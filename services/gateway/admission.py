@@ -20,7 +20,7 @@ class Admission:
     @contextmanager
     def slot(self, *, forced: bool = False) -> Iterator[None]:
         """Raises Full with a delay to retry after, or Draining. `forced`: for a turn that was admitted elsewhere."""
-        if not self._open:
+        if not (self._open or forced):
             raise Draining("this gateway is shutting down; another one answers")
         if self.held >= self._limit and not forced:
             raise Full(f"this gateway runs its limit of {self._limit} turns")
@@ -32,6 +32,10 @@ class Admission:
             self.held -= 1
             if not self.held:
                 self._idle.set()
+
+    @property
+    def closed(self) -> bool:
+        return not self._open
 
     def close(self) -> None:
         self._open = False

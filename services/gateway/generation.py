@@ -91,6 +91,14 @@ class Generation:
         self._append = self._turn.append
         return said
 
+    def replay_end(self, cause: Cause) -> list[Event]:
+        """What the answer said last if it ended after these ids."""
+        said: list[Event] = []
+        self._append = said.append
+        self._end(cause, "", cut=cause is Cause.LENGTH)
+        self._append = self._turn.append
+        return said
+
     def goes_on(self) -> None:
         self.ending = asyncio.get_running_loop().create_future()
 

@@ -17,7 +17,7 @@ from services.core.errors import (
     NoReplica,
     Violation,
 )
-from services.core.events import Ending, FinishReason, Migrated, Restarted
+from services.core.events import Ending, Event, FinishReason, Migrated, Restarted
 from services.core.request import Ask, Conversation, Sampling
 from services.gateway.answer import Past, fold
 from services.gateway.deps import Deps, ServedModel
@@ -141,9 +141,12 @@ class Sampler:
         generation = self._generation(order, choice)
         if not past.ids:
             return generation
-        again = fold(generation.replay(past.ids), choice + 1)[choice]
-        if again.message() != past.answer.message():
-            raise Internal("the answer reads differently at this gateway")
+        said = generation.replay(past.ids)
+        if not _reads_as(past, said, choice):  # what was held back is told at an answer's end only
+            cause = Cause.LENGTH if len(past.ids) >= order.max_tokens else Cause.STOP
+            said += generation.replay_end(cause)
+            if not _reads_as(past, said, choice):
+                raise Internal("the answer reads differently at this gateway")
         return generation
 
     def _generation(self, order: Order, choice: int) -> Generation:
@@ -235,6 +238,10 @@ def sampler_of(order: Order, said: Conversation, turn: Turn, deps: Deps) -> Samp
     wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
     model, recovery = deps.models[ask.model], deps.settings.recovery
     return Sampler(order, said, ask, model, deps.directory, turn, recovery, deps.router, wish)
+
+
+def _reads_as(past: Past, said: Sequence[Event], choice: int) -> bool:
+    return fold(said, choice + 1)[choice].message() == past.answer.message()
 
 
 def _connection(link: Link) -> Connection:

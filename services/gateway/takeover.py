@@ -30,10 +30,11 @@ class Takeover:
         self._missed: set[str] = set()
         self._strays: set[str] = set()
         self._looks = 0
+        self._left = False
 
     async def watch(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until cancelled, or this gateway has left."""
+        while not self._left:
             try:
                 await self.look()
             except StoreAway:
@@ -42,6 +43,7 @@ class Takeover:
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
+        self._left = True
         await self._deps.journals.beat(self._deps.name, 0)
 
     @property
@@ -56,12 +58,12 @@ class Takeover:
         lapsed = set(await deps.journals.lapsed()) - {deps.name}
         if self._reached is None:
             self._reached = deps.clock.monotonic()
-        if self.judges:
+        if self.judges and not deps.admission.closed:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
         self._missed = lapsed
         self._looks += 1
-        if self._looks % BEATS == 0:
+        if self._looks % BEATS == 0 and not deps.admission.closed:
             await self._find_strays()
 
     async def _find_strays(self) -> None:

@@ -88,7 +88,6 @@ class History:
     ended_at: float = 0.0
     refused: str = ""  # how the last call ended, if the client gave up
     details: str = ""
-    cancelled: bool = False
 
     @property
     def position(self) -> tuple[int, int]:
@@ -224,7 +223,7 @@ class Caller:
     async def _cancel_later(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         history, plan = self.history, self.history.plan
-        while history.turn and not history.ended and self._loop.time() < history.deadline:
+        while history.turn and not (history.ended or history.refused) and self._loop.time() < history.deadline:
             if not (gateways := self._gateways()):
                 await asyncio.sleep(0.2)
                 continue
@@ -233,8 +232,7 @@ class Caller:
             call = gateway.open("CancelTurn", request, plan.tenant, self._loop.time() + 1)
             end = await call.take(self._loop.time() + 1)
             self._note(f"{plan.text}: cancel at {gateway.name} {end and (end.status or 'OK')}")
-            if isinstance(end, End) and not end.status:
-                history.cancelled = True
+            if isinstance(end, End) and end.status in ("", "NOT_FOUND"):
                 return
             await asyncio.sleep(0.2)
 

@@ -77,15 +77,23 @@ def well_founded(history: History, world: World) -> Iterator[str]:
     if how in ("finished", "transport", "time", "refused_full"):
         return
     reasons = {
-        "deadline": history.ended_at >= history.deadline - 0.1,
+        "deadline": (history.ended_at or world.loop.time()) >= _deadline(history, world) - 0.1,
         "conflict": bool(plan.session),
         "cancelled": plan.leave_after is not None or plan.cancel_after is not None or plan.impatient,
         "draining": not history.resumable or not history.turn,
         "out_of_range": world.server.wiped or not history.resumable,
         "not_found": not history.resumable,
+        "precondition": world.server.wiped,
     }
     if not (reasons.get(how) or WHY.get(how, set()) & kinds):
         yield f"ended {how} without a reason: {history.details}"
+
+
+def _deadline(history: History, world: World) -> float:
+    """The turn's own, if another call with the same key began it."""
+    plan = history.plan
+    same = [h.deadline for h in world.histories if plan.key and h.plan == plan]
+    return min([history.deadline, *same])
 
 
 def nothing_lost(history: History, messages: Sequence[Message] | None) -> Iterator[str]:
