@@ -90,7 +90,7 @@ def revision(checkpoint: Path) -> str:
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
-def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice) -> None:
+def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice, workers: int = 1) -> None:
     fields = {
         "listen": stack.endpoint,
         "health_listen": stack.health,
@@ -103,6 +103,7 @@ def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice) ->
     # A client on this machine may look around; its user could read all of this anyway.
     lines += [
         "reflection = true",
+        f"processes = {workers}",
         f"default_max_tokens = {GPU_ANSWER if choice.gpu else CPU_ANSWER}",
         "",
         "[models]",

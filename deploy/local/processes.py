@@ -60,8 +60,17 @@ def replicas(stack: Stack) -> list[psutil.Process]:
 
 
 def workers(stack: Stack) -> list[psutil.Process]:
-    """The gateway's workers: each holds turns of its own."""
-    return _within(stack, "gateway", WORKER)
+    """The gateway's workers; the one with the most connections of its port first."""
+    port = int(stack.endpoint.rpartition(":")[2])
+    return sorted(_within(stack, "gateway", WORKER), key=lambda worker: _callers(worker, port), reverse=True)
+
+
+def _callers(process: psutil.Process, port: int) -> int:
+    try:
+        links = process.net_connections("tcp")
+    except psutil.Error:
+        return 0
+    return sum(link.status == psutil.CONN_ESTABLISHED and link.laddr.port == port for link in links)
 
 
 def _within(stack: Stack, name: str, title: str) -> list[psutil.Process]:

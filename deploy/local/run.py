@@ -34,6 +34,7 @@ class Run:
     patience: float = 600.0  # seconds for the engine to start
     tensor_parallel: int | None = None  # shards, if the operator says how many
     replicas: int = 1
+    workers: int = 1  # of the gateway
 
     def log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

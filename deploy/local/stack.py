@@ -43,6 +43,7 @@ class Wish:
     patience: float = 600.0
     tensor_parallel: int | None = None
     replicas: int = 1
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,16 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
     )
     kept = Secrets.kept_in(home.secrets)
     return Run(
-        home, choice, stack, kept, env, tuple(numbers), wish.patience, wish.tensor_parallel, wish.replicas
+        home,
+        choice,
+        stack,
+        kept,
+        env,
+        tuple(numbers),
+        wish.patience,
+        wish.tensor_parallel,
+        wish.replicas,
+        wish.workers,
     )
 
 

@@ -137,7 +137,7 @@ def keep_replica_log(run: Run) -> Path | None:
 
 
 def gateway(run: Run, stage: Stage) -> None:
-    configs.write_gateway(run.home, run.stack, run.secrets, run.choice)
+    configs.write_gateway(run.home, run.stack, run.secrets, run.choice, run.workers)
     for name in configs.OVERRIDDEN:
         if f"HEADRACE_{name}" in run.env:
             raise StageFailed(f"HEADRACE_{name} is set", do="unset it: a local stack sets this itself")

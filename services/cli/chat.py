@@ -11,21 +11,10 @@ import grpc
 
 from services.cli import calls, where
 from services.cli.exits import USAGE, CliError
-from services.cli.output import safe
-from services.client import (
-    Client,
-    Delta,
-    Event,
-    Finished,
-    HeadraceError,
-    JsonSchema,
-    Message,
-    ReasoningDelta,
-    Sampling,
-)
+from services.cli.telling import tell
+from services.client import Client, HeadraceError, JsonSchema, Message, Resume, Sampling
 from services.client.messages import Effort
 
-DIM = "\x1b[2m{}\x1b[0m"
 AGAIN = 0.25  # seconds between two tries while no replica answers
 
 
@@ -80,7 +69,7 @@ def talk(wish: Talk, prompt: str | None, endpoint: str | None, key_file: Path | 
 
 
 async def _opened(wish: Talk, target: where.Target) -> "Conversation":
-    client = target.client()
+    client = target.client(resume=Resume(first_seconds=wish.patience))
     history = [Message("system", wish.system)] if wish.system else []
     if wish.session != "new":
         return Conversation(client, wish, wish.session, history)
@@ -109,6 +98,7 @@ def _converse(runner: asyncio.Runner, conversation: "Conversation", target: wher
             runner.run(conversation.say(prompt))
         except KeyboardInterrupt:
             print(" [ended]")
+            runner.run(conversation.client.settle())
         except HeadraceError as error:
             print(f"headrace: {calls.explained(error, target)}", file=sys.stderr)
 
@@ -154,28 +144,4 @@ class Conversation:
             reasoning=wish.reasoning,
             format=self._format,
         )
-        async with stream:
-            async for event in stream:
-                if isinstance(event, Delta):
-                    shown.append(event.text)
-                _show(event)
-
-
-REMARKS = {
-    "length": "[cut at the token limit]",
-    "malformed": "[the model broke its own format; this is what could be read]",
-}
-
-
-def _show(event: Event) -> None:
-    """The answer goes to stdout, what is said about it to stderr."""
-    if isinstance(event, Delta):
-        sys.stdout.write(safe(event.text))
-        sys.stdout.flush()
-    elif isinstance(event, ReasoningDelta):
-        sys.stderr.write(DIM.format(safe(event.text)) if sys.stderr.isatty() else safe(event.text))
-        sys.stderr.flush()
-    elif isinstance(event, Finished):
-        print()
-        if event.reason in REMARKS:
-            print(REMARKS[event.reason], file=sys.stderr)
+        await tell(stream, shown)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from services.cli import keys, sessions
+from services.cli import keys, sessions, turns
 from services.cli.exits import FAILED, INTERRUPTED, TABLE, CliError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(turns.app, name="turns")
 
 Effort = Literal["low", "medium", "high"]
 Endpoint = Annotated[
@@ -53,16 +54,17 @@ def up(
         int | None, typer.Option(min=1, max=64, help="Shards of the engine. Default: by the plan.")
     ] = None,
     replicas: Annotated[
-        int, typer.Option(min=1, max=64, help="Engines; with several, a turn survives the loss of one.")
+        int, typer.Option(min=1, max=64, help="Engines; with several, turns go on at once when one is lost.")
     ] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the gateway; the same.")] = 1,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
 
-    Examples:  headrace up   |   headrace up --model micro   |   headrace up --engine sim --replicas 2
+    Examples:  headrace up   |   headrace up --model micro   |   headrace up --engine sim --replicas 2 --workers 2
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience, tensor_parallel, replicas)
+    run(model, engine, port, patience, tensor_parallel, replicas, workers)
 
 
 @app.command()
@@ -127,7 +129,7 @@ def drill(
 
     Exits 0 only if all finished and no token was lost, repeated or reordered.
 
-    Example:  headrace up --engine sim --replicas 2 && headrace drill
+    Example:  headrace up --engine sim --replicas 2 --workers 2 && headrace drill --gateway
     """
     from services.cli.drill import Wish, run
 

@@ -24,11 +24,12 @@ def up(
     patience: float,
     tensor_parallel: int | None,
     replicas: int,
+    workers: int,
 ) -> None:
     if engine is not None and engine not in ENGINES:
         raise CliError(f"no engine {engine!r}", f"Choose one of {', '.join(ENGINES)}.", code=USAGE)
     home, report = Home.of(os.environ), Report(Console(highlight=False))
-    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas)
+    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas, workers)
     try:
         running, started = stack.up(wish, home, os.environ, report)
     except NoSuchModel as error:

@@ -82,6 +82,10 @@ class Client:
     async def close(self) -> None:
         await self._line.close()
 
+    async def settle(self) -> None:
+        """Waits, for 1 s at most, until the endpoint has been told of turns that were left."""
+        await self._line.settle()
+
     @property
     def sessions(self) -> Sessions:
         return Sessions(self._line.endpoints.current.sessions, self._short)

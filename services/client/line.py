@@ -72,8 +72,11 @@ class Line:
 
     async def close(self) -> None:
         self._closed = True
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=LAST_WORDS)
-            for task in late:
-                task.cancel()
+        await self.settle()
+        for task in self._tasks:
+            task.cancel()
         await self.endpoints.close()
+
+    async def settle(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS)

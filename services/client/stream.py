@@ -166,9 +166,10 @@ class Stream:
         self._line.budget.answered |= lost.reached
         if self._failure is not None and self.turn:
             raise lost if lost.reached else self._failure
-        if self._seen and not self._reading and self._again and lost.code in MISPLACED and self._resume:
+        refused = self._again and not self._reading  # the resume, and not the turn
+        if refused and self._seen and self._resume and lost.code in MISPLACED:
             self._misplaced(lost)
-        elif passing(lost) and not self._cancelled:
+        elif not self._cancelled and (passing(lost) or (refused and lost.retry_after is not None)):
             self._line.endpoints.leave(self._endpoint)
         else:
             raise lost

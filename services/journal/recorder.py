@@ -11,7 +11,7 @@ from services.core.events import Event
 from services.journal.memory import MemoryJournal
 from services.journal.port import Batch, JournalStore, Record, Reply, Verdict
 
-PERIOD = 0.025  # seconds that events wait for others
+PERIOD = 0.04  # seconds that events wait for others
 NEWS = 0.5  # seconds between two looks at turns that append nothing
 PATIENCE = 1.0  # seconds that an ending waits for a store that is away
 BATCH = 256  # turns in one round trip

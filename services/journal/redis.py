@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class RedisJournalStore:
         self._spread = isinstance(client, Cluster)  # a script may touch one slot only
         self._scripts = {name: self._client.register_script(_text(name)) for name in SCRIPTS}
 
-    async def _run(self, name: str, keys: Sequence[str], *args: Any) -> Any:
+    async def _run(self, name: str, keys: Sequence[bytes], *args: Any) -> Any:
         async with store_errors():
             return await self._scripts[name](keys=keys, args=args)
 
@@ -93,14 +94,21 @@ class RedisJournalStore:
         return [reply for _, reply in sorted(replies)]
 
     async def _append_all(self, batches: Sequence[Batch]) -> list[Reply]:
-        keys: list[str] = []
-        args: list[Any] = []
+        keys: list[bytes] = []
+        args: list[bytes] = []  # redis-py takes bytes as they are, in a third of the time of text and numbers
         for batch in batches:
             keys += _keys(batch.turn)
             last = batch.first + len(batch.events) - 1
             sealed = self._sealed(batch) if batch.events else b""
-            keep = round(batch.keep * 1000) if batch.ended else ""
-            args += (batch.turn, batch.epoch, batch.first, last, sealed, keep)
+            keep = b"%d" % round(batch.keep * 1000) if batch.ended else b""
+            args += (
+                batch.turn.encode(),
+                b"%d" % batch.epoch,
+                b"%d" % batch.first,
+                b"%d" % last,
+                sealed,
+                keep,
+            )
         flat = await self._run("append", keys, *args)
         return [
             Reply(
@@ -196,17 +204,18 @@ class RedisJournalStore:
         return Stored(record, int(head[b"seq"]), b"ended" in head, b"cancelled" in head)
 
 
-def _keys(turn: str) -> list[str]:
+@lru_cache(4096)
+def _keys(turn: str) -> tuple[bytes, bytes, bytes]:
     stem = f"headrace:{{j{turn[-1]}}}"
-    return [f"{stem}:turn:{turn}", f"{stem}:events:{turn}", f"{stem}:running"]
+    return f"{stem}:turn:{turn}".encode(), f"{stem}:events:{turn}".encode(), f"{stem}:running".encode()
 
 
 def _running(digit: str) -> str:
     return f"headrace:{{j{digit}}}:running"
 
 
-def _claim(place: str, tenant: str, claim: Claim) -> str:
-    return f"headrace:{{j{place[-1]}}}:claim:{tenant}:{hashed(tenant, claim)}"
+def _claim(place: str, tenant: str, claim: Claim) -> bytes:
+    return f"headrace:{{j{place[-1]}}}:claim:{tenant}:{hashed(tenant, claim)}".encode()
 
 
 def _holder(held: bytes | None, claim: Claim | None) -> str:

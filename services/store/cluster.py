@@ -103,7 +103,8 @@ class Cluster(Verbs):
                 (place, [i for _, i in pairs]) for place, pairs in groupby(sorted(left), lambda p: p[0])
             ]
             sent = [self._send(place, [commands[i] for i in indices], wait) for place, indices in groups]
-            for (_, indices), answers in zip(groups, await asyncio.gather(*sent), strict=True):
+            come = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
+            for (_, indices), answers in zip(groups, come, strict=True):
                 reached += answers[len(indices) :]
                 for index, answer in zip(indices, answers, strict=False):
                     replies[index] = answer

@@ -1,5 +1,6 @@
 """Writes that a replica has before they count: what survives the loss of the master."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
@@ -29,7 +30,13 @@ async def confirmed(client: Any, *write: Any, replicas: int = 1, seconds: float 
 
 
 async def confirmed_script(
-    client: Any, script: Script, keys: list[str], args: list[Any], *, replicas: int = 1, seconds: float = 0.1
+    client: Any,
+    script: Script,
+    keys: Sequence[Any],
+    args: Sequence[Any],
+    *,
+    replicas: int = 1,
+    seconds: float = 0.1,
 ) -> Confirmed:
     """As `confirmed`, for a script; a server that does not know it gets its text."""
     tail = (len(keys), *keys, *args)

@@ -85,6 +85,7 @@ def _sentinel_pool(address: StoreAddress, timeout: float) -> BlockingConnectionP
         sentinels=_options(address, timeout) | login | tls,
         master=_options(address, timeout) | _limits(timeout),
         tls=address.tls is not None,
+        budget=timeout,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from services.store.breaker import Breaker
 
@@ -69,14 +69,23 @@ class NodePipeline(Pipeline):
     node: Node
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """The replies in order. With `raise_on_error` the first refusal is raised: as the server said it,
-        without the command and its arguments that redis-py would add."""
-        with self.node.breaker:
-            async with asyncio.timeout(self.node.budget):
-                replies = await super().execute(raise_on_error=False)
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        """The replies in order. With `raise_on_error` the first refusal is raised, as the server said it."""
+        try:
+            with self.node.breaker:
+                async with asyncio.timeout(self.node.budget):
+                    replies = await super().execute(raise_on_error=False)
+        except ResponseError as refusal:  # of a whole transaction
+            replies, raise_on_error = [refusal], True
+        errors = [_bare(reply) for reply in replies if isinstance(reply, Exception)]
         if any(isinstance(error, ReadOnlyError) for error in errors):
             await self.node.leave()
         if errors and raise_on_error:
             raise errors[0]
         return replies
+
+
+def _bare(error: Exception) -> Exception:
+    """Without the command and its arguments, which redis-py adds: they hold what callers said."""
+    if (text := str(error)).startswith("Command #"):
+        error.args = (text.rpartition("caused error: ")[2],)
+    return error

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,9 @@ from services.backend.link import STALE
 from services.telemetry.metrics import MIGRATIONS
 from services.text.harmony.vocabulary import encoding
 from tests.integration.test_generate import answer_of, text_of
-from tests.support.gateway import MODEL, Endpoint, SimReplica, ask, running_gateway, until
+from tests.integration.test_resume import joined, resumed
+from tests.support.gateway import MODEL, Endpoint, SimReplica, ask, memory_stores, running_gateway, until
+from tests.support.gateways import rest, running_gateways
 from tests.support.scripted_engine import ScriptedEngine, ids_of
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.002, scale=1), context_length=2048, vocab_size=49152)
@@ -174,6 +177,24 @@ async def test_an_answer_held_to_a_format_that_nobody_saw_goes_on_as_well() -> N
     assert reply.message.content[0].text == '{"a": 1}'
     continued = goes_on_after(engine)
     assert (reply.usage.migrations, reply.usage.completion_tokens) == (1, len(continued) + len(ids_of(rest)))
+
+
+async def test_an_answer_held_to_a_format_goes_on_at_another_gateway() -> None:
+    begun, rest_of_it = FORMATTED + '{"a": "' + "la " * 20_000, '!"}'
+    engine = ScriptedEngine([begun, rest_of_it + "<|return|>"])
+    request, stores, before = ask(response_format=JSON, max_tokens=100_000), memory_stores(), list[Any]()
+    gateways = running_gateways(2, stores, model="gpt-oss-tiny", engine=engine)
+    async with gateways as [one, two], asyncio.timeout(30):
+        await two.until_it_judges()
+        async for event in one.endpoint.inference.StreamGenerate(request, metadata=one.endpoint.auth):
+            before.append(event)
+            if await stores.journals.read(before[0].started.turn, "acme", 5):
+                break
+        await one.die()
+        after = await rest(resumed(two, before))
+    said = encoding().decode(goes_on_after(engine)).removeprefix(FORMATTED)
+    assert joined(before, after) == said + rest_of_it
+    assert next(e.usage for e in after if e.HasField("usage")).takeovers == 1
 
 
 async def test_an_answer_that_the_next_engine_cannot_continue_ends_as_lost() -> None:

@@ -27,6 +27,7 @@ class Hold:
 
 
 HOLD = Hold()
+LOST = Status(grpc.StatusCode.UNAVAILABLE)
 Item = pb.StreamEvent | pb.GenerateResponse | pb.Turn | HeadraceError | Status | Hold
 Context = grpc.aio.ServicerContext[Any, Any]
 

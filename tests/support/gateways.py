@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from cluster.engine.port import Engine
 from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.backend.memory import MemoryLeases
@@ -69,10 +70,10 @@ async def first(call: Any, deltas: int = 1) -> list[pb.StreamEvent]:
 
 @asynccontextmanager
 async def gateway_on(
-    stores: Stores, replicas: Sequence[SimReplica], key: str, **overrides: Any
+    stores: Stores, replicas: Sequence[SimReplica], key: str, model: str = MODEL, **overrides: Any
 ) -> AsyncIterator[Gateway]:
     overrides = {"gateway_lease": LEASE} | overrides
-    deps = build(settings(**overrides), stores, served(MODEL))
+    deps = build(settings(**overrides), stores, served(model))
     server = build_server(deps)
     address = f"127.0.0.1:{bind(server, deps.settings)}"
     takeover = Takeover(deps)
@@ -91,16 +92,26 @@ async def gateway_on(
 
 @asynccontextmanager
 async def running_gateways(
-    count: int = 2, stores: Stores | None = None, sim: SimSettings = SLOW, **overrides: Any
+    count: int = 2,
+    stores: Stores | None = None,
+    sim: SimSettings = SLOW,
+    model: str = MODEL,
+    engine: Engine | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[list[Gateway]]:
+    """`engine` takes the place of both replicas' SimEngines, as one replica."""
     stores = stores or memory_stores()
     async with AsyncExitStack() as stack:
-        replicas = [await stack.enter_async_context(sim_replica(f"sim-{i}", sim)) for i in range(2)]
+        replicas = [
+            await stack.enter_async_context(sim_replica(f"sim-{i}", sim, model=model, engine=engine))
+            for i in range(2 if engine is None else 1)
+        ]
         assert isinstance(stores.leases, MemoryLeases)
         stores.leases.leases = [replica.lease for replica in replicas]
         key = await mint_key(stores)
         opened = [
-            stack.enter_async_context(gateway_on(stores, replicas, key, **overrides)) for _ in range(count)
+            stack.enter_async_context(gateway_on(stores, replicas, key, model, **overrides))
+            for _ in range(count)
         ]
         yield [await gateway for gateway in opened]
 

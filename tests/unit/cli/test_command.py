@@ -56,6 +56,8 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
         "doctor",
         "keys",
         "sessions",
+        "turns",
+        "drill",
     ):
         assert f"\n  {command} " in said
     assert "3 endpoint" in " ".join(said.split())
@@ -85,6 +87,9 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         (("chat", "--endpoint", "127.0.0.1:9", "hi"), exits.USAGE, "no API key is known"),
         (("models", "--endpoint", "h:9", "--key-file", "/nowhere"), exits.USAGE, "/nowhere"),
         (("status",), exits.UNREACHABLE, "no endpoint is known"),
+        (("drill",), exits.UNREACHABLE, "no stack is up"),
+        (("drill", "--streams", "0"), exits.USAGE, "--streams"),
+        (("turns", "get"), exits.USAGE, "id"),
         (("keys", "list"), exits.USAGE, "key_pepper"),
         (("sessions", "show"), exits.USAGE, "id"),
     ],

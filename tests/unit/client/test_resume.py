@@ -11,17 +11,17 @@ from services.client import Client, Delta, Event, Finished, HeadraceError, Resum
 from services.core.errors import (
     Draining,
     EngineLost,
+    Full,
     InvalidRequest,
     NotFound,
     OutOfRange,
     StoreAway,
     Violation,
 )
-from tests.support.flaky import HOLD, Flaky, Item, Status, delta, finished, flaky, rewind, started
+from tests.support.flaky import HOLD, LOST, Flaky, Item, Status, delta, finished, flaky, rewind, started
 from tests.support.gateway import until
 
 SOON = Resume(first_pause=0.01, longest_pause=0.05, draw=lambda: 0.5)
-LOST = Status(grpc.StatusCode.UNAVAILABLE)
 
 
 def client(*endpoints: Flaky, resume: Resume | None = SOON) -> Client:
@@ -103,6 +103,12 @@ async def test_a_refusal_is_not_tried_again(refusal: Item) -> None:
     with pytest.raises(HeadraceError) as refused:
         await played([refusal])
     assert refused.value.reached
+
+
+async def test_a_resume_that_is_refused_with_a_delay_is_tried_again() -> None:
+    full = Full("many readers", retry_after=0.01)
+    events, stream, _ = await played([started(), delta(2, "a"), LOST], [full], [delta(3, "b"), finished(4)])
+    assert (text(events), stream.resumes) == ("ab", 1)
 
 
 async def test_a_turn_that_has_failed_is_not_read_again() -> None:
