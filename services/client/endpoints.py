@@ -11,8 +11,8 @@ from services.api.headrace.v1 import inference_pb2_grpc, models_pb2_grpc, sessio
 
 LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
 OPTIONS = (
-    ("grpc.keepalive_time_ms", 35_000),  # the endpoint refuses pings that come more often than every 30 s
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 10_000),  # the endpoint refuses pings that come more often than every 5 s
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 << 20),
     # A gateway that restarts is back in seconds; gRPC's own pauses grow to two minutes.

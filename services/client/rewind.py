@@ -64,7 +64,10 @@ class Strand:
         self._ahead -= tokens
         new = max(0, -self._ahead)
         self._ahead += new
-        self._told.append((text, new))
+        body = text.rfind("\0") + 1  # the head of a call is no part of its tokens
+        if body:
+            self._told.append((text[:body], 0))
+        self._told.append((text[body:], new))
         return text, new
 
     def _beyond(self, length: int) -> int:

@@ -101,6 +101,11 @@ class Durability(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Migrated:
+    """An answer went on at another replica."""
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
     """Another gateway goes on from here; what an older epoch said beyond is void."""
 
@@ -138,6 +143,7 @@ Event = (
     | ReasoningDelta
     | CallDelta
     | Restarted
+    | Migrated
     | TakenOver
     | Answered
     | Usage

@@ -54,9 +54,11 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     linger: float
     version: int
     messages: int
+    gone: int = 0  # of them, not in the prompt
+    text: str = ""  # the summary in their place
 
 
-def pack(asked: Asked, session: Session | None, wall: float) -> bytes:
+def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "") -> bytes:
     tenant = asked.tenant
     kept = Kept(
         request=asked.request.SerializeToString(),
@@ -67,6 +69,8 @@ def pack(asked: Asked, session: Session | None, wall: float) -> bytes:
         linger=asked.life.linger,
         version=0 if session is None else session.version,
         messages=0 if session is None else len(session.messages),
+        gone=gone,
+        text=text,
     )
     return msgspec.msgpack.encode(kept)
 

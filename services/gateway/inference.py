@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,14 @@ from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
 from services.core.errors import Cancelled, DeadlineExceeded
 from services.core.events import Event, Failed
-from services.core.request import Scope, Tenant
+from services.core.request import Ask, Conversation, Scope, Tenant
 from services.gateway import pipeline, wire
 from services.gateway.answer import fold
 from services.gateway.asked import Asked, request_of, unpack
 from services.gateway.deps import Deps
+from services.gateway.history import look_up
 from services.gateway.metadata import authorization
+from services.gateway.prompt import conversation, render
 from services.gateway.reader import Reader, Rewound
 from services.gateway.response import response, turn_message
 from services.gateway.turn import Turn
@@ -29,6 +31,7 @@ from services.telemetry.metrics import MESSAGES
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+CANCELLING = 2.0  # seconds that a cancel waits for the turn to have ended
 LAST_READ = 2.0  # seconds after the turn's deadline for its reader to take what is there
 
 
@@ -79,6 +82,9 @@ class Inference(inference_pb2_grpc.InferenceServicer):
             turn.fail(Cancelled("the turn was cancelled"))
         elif (await self._turn(request.turn, tenant)).state == pb.Turn.RUNNING:
             await self._deps.journals.cancel(request.turn)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCELLING), Reader(self._deps, request.turn, tenant.id) as reader:
+                await _all(reader)
         return await self._turn(request.turn, tenant)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
@@ -87,12 +93,16 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         limits = deps.limits()
         ask = await pipeline.read(validate_count, request, deps)
         with deps.admission.slot():
-            session = await pipeline.remember(ask, tenant, deps)
-            said = pipeline.conversation(ask, session, deps, tenant, deps.clock.now())
-            prompt = await pipeline.render(said, deps.models[ask.model], deps)
+            prompt = await render(await self._said(ask, tenant), deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length
         )
+
+    async def _said(self, ask: Ask, tenant: Tenant) -> Conversation:
+        deps = self._deps
+        session = None if ask.session is None else await look_up(ask, tenant, deps)
+        history, begun = ((), deps.clock.now()) if session is None else (session.messages, session.created)
+        return conversation(ask, (*history, *ask.messages), begun, deps, tenant)
 
     async def _accept(self, request: pb.GenerateRequest, context: Context, *, streams: bool = True) -> Asked:
         return await pipeline.accept(authorization(context), request, self._deps, streams=streams)

@@ -9,20 +9,22 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.backend.port import Order
 from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal, Precondition, StoreAway
 from services.core.events import Answered, Durability, Ending, Event
-from services.core.request import Ask, Conversation, Message, Tenant
+from services.core.request import Ask, Conversation, Message
 from services.gateway.answer import Past, answered, fold, pasts
 from services.gateway.asked import Asked, check_life, pack, read_life
-from services.gateway.deps import Deps, ServedModel
-from services.gateway.sample import Sampler, together
+from services.gateway.context import Kept
+from services.gateway.deps import Deps
+from services.gateway.history import kept, remembered
+from services.gateway.prompt import bound, conversation, render
+from services.gateway.sample import sampler_of, together
 from services.gateway.turn import Turn
-from services.gateway.validate import ModelLimits, fit, over_context, permit, refuse_any, validate
+from services.gateway.validate import ModelLimits, permit, refuse_any, validate
 from services.journal.port import Record
 from services.journal.recorder import Recording
-from services.sessions.port import Session, check_bounds, total_bytes
+from services.sessions.port import Session
 from services.store.connect import AWAY_TEXT
 from services.telemetry import metrics
 
-LONG_PROMPT = 20_000  # bytes
 LONG_DEMANDS = 2_000  # bytes of tools and format
 
 
@@ -41,6 +43,7 @@ class Work:
     order: Order
     said: Conversation
     session: Session | None
+    kept: Kept  # of the session's history
 
 
 async def accept(
@@ -84,33 +87,33 @@ async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> No
 
 
 async def _run(turn: Turn, deps: Deps) -> None:
-    asked, ask = turn.asked, turn.asked.ask
+    ask = turn.asked.ask
     await claim(turn, deps)
     turn.go_on()
     turn.held.enter_context(deps.admission.slot())
-    session = await remember(ask, asked.tenant, deps)
-    deps.screen.check(ask.messages, ask.demands())
-    work = await prepare(session, turn, deps)
-    await keep(work, turn, deps)
-    turn.go_on()
-    turn.start(len(work.order.prompt), ask.n)
-    deps.models[ask.model].meter.prompt.inc(len(work.order.prompt))
-    endings = await generate(work, [None] * ask.n, turn, deps)
-    await settle(endings, work.session, turn, deps)
+    async with remembered(turn, deps) as session:
+        deps.screen.check(ask.messages, ask.demands())
+        work = await prepare(session, turn, deps)
+        await keep(work, turn, deps)
+        turn.go_on()
+        turn.start(len(work.order.prompt), ask.n, work.kept.dropped)
+        deps.models[ask.model].meter.prompt.inc(len(work.order.prompt))
+        endings = await generate(work, [None] * ask.n, turn, deps)
+        await settle(endings, session, turn, deps)
 
 
 async def _resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
     ask = turn.asked.ask
     turn.go_on()
     turn.held.enter_context(deps.admission.slot(forced=True))
-    session = await recall(turn, deps)
-    endings = answered(past)
-    if endings is None:
-        work = await prepare(session, turn, deps)
-        if not turn.started:
-            turn.start(len(work.order.prompt), ask.n)
-        endings = await generate(work, pasts(past, ask.n), turn, deps)
-    await settle(endings, session, turn, deps)
+    async with remembered(turn, deps) as session:
+        endings = answered(past)
+        if endings is None:
+            work = await prepare(session, turn, deps)
+            if not turn.started:
+                turn.start(len(work.order.prompt), ask.n, work.kept.dropped)
+            endings = await generate(work, pasts(past, ask.n), turn, deps)
+        await settle(endings, session, turn, deps)
 
 
 async def claim(turn: Turn, deps: Deps) -> None:
@@ -133,53 +136,20 @@ async def read(check: Callable[[Any, Mapping[str, ModelLimits]], Ask], request: 
         return await asyncio.to_thread(check, request, deps.limits())
 
 
-async def remember(ask: Ask, tenant: Tenant, deps: Deps) -> Session | None:
-    """The session the request names, with its history and room for the turn.
-
-    Raises NotFound, InvalidRequest, StoreAway.
-    """
-    if ask.session is None:
-        return None
-    session = await deps.sessions.get(tenant.id, ask.session)
-    grown = session.messages + ask.messages
-    check_bounds(len(grown) + 1, total_bytes(grown))
-    return session
-
-
-def conversation(ask: Ask, session: Session | None, deps: Deps, tenant: Tenant, wall: float) -> Conversation:
-    """All that the prompt is made of. The date is that of the session's beginning, so that its prompts stay
-    prefixes of one another."""
-    return Conversation(
-        messages=ask.messages if session is None else session.messages + ask.messages,
-        functions=ask.functions,
-        choice=ask.choice,
-        format=ask.format,
-        effort=ask.effort or deps.effort(tenant, ask.model),
-        date=deps.date(wall if session is None else session.created),
-    )
-
-
-async def recall(turn: Turn, deps: Deps) -> Session | None:
-    """The session as it was when the turn began. Raises NotFound, StoreAway."""
-    ask, kept = turn.asked.ask, turn.remembered
-    if ask.session is None or kept is None:
-        return None
-    session = await deps.sessions.get(turn.tenant.id, ask.session)
-    return replace(session, version=kept.version, messages=session.messages[: kept.messages])
-
-
 async def prepare(session: Session | None, turn: Turn, deps: Deps) -> Work:
-    """What the engine is asked for. Raises InvalidRequest."""
+    """What the engine is asked for. Raises InvalidRequest, and what a summary of the history raises."""
     ask = turn.asked.ask
     model = deps.models[ask.model]
-    said = conversation(ask, session, deps, turn.tenant, turn.wall)
+    shown = await kept(session, turn, deps)
+    begun = turn.wall if session is None else session.created
+    said = conversation(ask, shown.messages, begun, deps, turn.tenant)
     prompt = await render(said, model, deps)
-    return Work(bound(said, prompt, model, turn, deps), said, session)
+    return Work(bound(said, prompt, model, turn, deps), said, session, shown)
 
 
 async def keep(work: Work, turn: Turn, deps: Deps) -> None:
     """Puts the turn into the store, with its claim. Raises Elsewhere, and StoreAway if it may not go on without."""
-    packed = pack(turn.asked, work.session, turn.wall)
+    packed = pack(turn.asked, work.session, turn.wall, work.kept.gone, work.kept.text)
     record = turn.record(deps.name, packed, deps.retention(turn.tenant))
     try:
         holder = await deps.journals.create(record())
@@ -205,48 +175,12 @@ def follow(turn: Turn, record: Callable[[], Record], deps: Deps) -> None:
     deps.recorder.follow(Recording(record, turn.journal, must, turn.hear, size, turn.seen))
 
 
-async def render(said: Conversation, model: ServedModel, deps: Deps) -> list[int]:
-    """The prompt's token ids. Long ones are encoded in a thread, about 1 us per token, so that streams go on.
-
-    Raises InvalidRequest, without encoding it, for text that cannot fit the context whatever its tokens are.
-    """
-    family = model.family
-    size, context_length = total_bytes(said.messages), deps.limits()[model.name].context_length
-    if family.longest_token is not None and (least := size // family.longest_token) > context_length:
-        raise over_context(f"at least {least}", context_length)
-    if said.size < LONG_PROMPT:
-        return family.prompt(said)
-    async with deps.rendering:
-        return await asyncio.to_thread(family.prompt, said)
-
-
-def bound(said: Conversation, prompt: list[int], model: ServedModel, turn: Turn, deps: Deps) -> Order:
-    """Raises InvalidRequest if prompt and output exceed the context."""
-    ask = turn.asked.ask
-    context_length = deps.limits()[ask.model].context_length
-    return Order(
-        turn=turn.id,
-        prompt=prompt,
-        max_tokens=fit(ask, len(prompt), context_length, deps.settings.default_max_tokens),
-        min_tokens=ask.min_tokens,
-        stop_ids=() if ask.ignore_eos else model.family.stop_ids,
-        sampling=model.with_defaults(ask.sampling),
-        cache_salt=deps.salt(turn.tenant.id),
-        structural_tag=model.family.structure(said),
-        logprobs=ask.logprobs,
-    )
-
-
 async def generate(work: Work, past: Sequence[Past | None], turn: Turn, deps: Deps) -> tuple[Ending, ...]:
     """Samples every answer, each after its past. Raises the errors of Sampler.sample."""
-    ask, order = turn.asked.ask, work.order
-    wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
-    recovery = deps.settings.recovery
-    model = deps.models[ask.model]
-    sampler = Sampler(order, work.said, ask, model, deps.directory, turn, recovery, deps.router, wish)
-    if ask.n == 1:
+    sampler, n = sampler_of(work.order, work.said, turn, deps), turn.asked.ask.n
+    if n == 1:
         return (await sampler.sample(0, past[0]),)
-    return await together(sampler.sample(choice, past[choice]) for choice in range(ask.n))
+    return await together(sampler.sample(choice, past[choice]) for choice in range(n))
 
 
 async def settle(endings: tuple[Ending, ...], session: Session | None, turn: Turn, deps: Deps) -> None:
@@ -266,7 +200,9 @@ async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn,
         raise StoreAway(AWAY_TEXT)
     answer = fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, worth_keeping(answer))
-    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said, operation=turn.id)
+    return await deps.sessions.append(
+        turn.tenant.id, session.id, session.version, said, operation=turn.id, model=turn.model
+    )
 
 
 async def durability(turn: Turn, deps: Deps) -> Durability:
@@ -274,7 +210,8 @@ async def durability(turn: Turn, deps: Deps) -> Durability:
     if not turn.asked.life.durable:
         return Durability.UNASKED
     try:
-        saved = await deps.recorder.saved(turn.journal) and await deps.journals.confirm(turn.id)
+        seq = len(turn.journal)
+        saved = await deps.recorder.saved(turn.journal) and await deps.journals.confirm(turn.id, seq)
     except StoreAway:
         saved = False
     return Durability.CONFIRMED if saved else Durability.UNCONFIRMED

@@ -17,10 +17,10 @@ from services.core.errors import (
     NoReplica,
     Violation,
 )
-from services.core.events import Ending, FinishReason, Restarted
+from services.core.events import Ending, FinishReason, Migrated, Restarted
 from services.core.request import Ask, Conversation, Sampling
 from services.gateway.answer import Past, fold
-from services.gateway.deps import ServedModel
+from services.gateway.deps import Deps, ServedModel
 from services.gateway.generation import Ending as Heard
 from services.gateway.generation import Generation
 from services.gateway.turn import Count, Turn
@@ -180,6 +180,7 @@ class Sampler:
     def _moved(self, cause: Cause, begun: bool) -> None:
         if begun:
             self.turn.migrations += 1
+            self.turn.append(Migrated())
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:
             metrics.REROUTES.labels(self.model.name, cause).inc()
@@ -227,6 +228,13 @@ class Sampler:
         if heard.cause is Cause.REJECTED:
             return Internal("the engine refused the request")
         return EngineLost("the replica was lost during the turn")
+
+
+def sampler_of(order: Order, said: Conversation, turn: Turn, deps: Deps) -> Sampler:
+    ask = turn.asked.ask
+    wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
+    model, recovery = deps.models[ask.model], deps.settings.recovery
+    return Sampler(order, said, ask, model, deps.directory, turn, recovery, deps.router, wish)
 
 
 def _connection(link: Link) -> Connection:

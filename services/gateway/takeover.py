@@ -16,7 +16,7 @@ from services.journal.port import Stored
 from services.telemetry import metrics
 from services.telemetry.logs import log
 
-BEATS = 6  # in the time of a lease
+BEATS = 12  # in the time of a lease
 
 
 class Takeover:
@@ -28,6 +28,8 @@ class Takeover:
         self._lease = deps.settings.gateway_lease
         self._reached: float | None = None  # since when the store answers
         self._missed: set[str] = set()
+        self._strays: set[str] = set()
+        self._looks = 0
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -58,6 +60,19 @@ class Takeover:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
         self._missed = lapsed
+        self._looks += 1
+        if self._looks % BEATS == 0:
+            await self._find_strays()
+
+    async def _find_strays(self) -> None:
+        """Turns that are this gateway's by the store's word alone: it took them over and did not hear so, or a
+        failover of the store forgot that they had ended. Seen at two looks they go on here."""
+        deps, name = self._deps, self._deps.name
+        mine = set(await deps.journals.orphans(name))
+        strays = {turn for turn in mine if not (deps.turns.runs(turn) or deps.recorder.keeps(turn))}
+        for turn in sorted(strays & self._strays):
+            await self._take(turn, name)
+        self._strays = strays
 
     async def _succeed(self, gateway: str) -> None:
         turns = list(await self._deps.journals.orphans(gateway))

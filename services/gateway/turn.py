@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 from services.core.clock import Clock, Deadline
 from services.core.errors import Cancelled, Full, HeadraceError
-from services.core.events import Durability, Ending, Event, Failed, Finished, Started, TakenOver, Usage
+from services.core.events import (
+    Durability,
+    Ending,
+    Event,
+    Failed,
+    Finished,
+    Migrated,
+    Started,
+    TakenOver,
+    Usage,
+)
 from services.core.outcome import Outcome
 from services.core.request import Tenant
 from services.gateway.asked import Asked, Kept
@@ -110,7 +120,7 @@ class Turn:
         if self.outcome is None:
             self.outcome = Outcome.COMPLETED  # here; how it ends is not known
             self.stop()
-            self.journal.leave(turn, error)
+        self.journal.leave(turn, error)  # also of an ending that the store did not take
 
     def stop(self) -> None:
         """Ends the turn's work, unless that is what calls."""
@@ -184,4 +194,5 @@ def taken_over(turn: Turn, events: Sequence[Event]) -> None:
     started = next((event for event in events if isinstance(event, Started)), None)
     if started is not None:
         turn.begin(started.prompt_tokens, turn.asked.ask.n)
+    turn.migrations = sum(isinstance(event, Migrated) for event in events)
     turn.append(TakenOver(turn.epoch))

@@ -24,6 +24,10 @@ class Turns:
     def all(self) -> list[Turn]:
         return list(self._all.values())
 
+    def runs(self, id: str) -> bool:
+        turn = self._all.get(id)
+        return turn is not None and not turn.journal.left
+
     def find(self, id: str, tenant: str) -> Turn | None:
         """A turn that runs here, or whose readers are still here."""
         turn = self._all.get(id)

@@ -16,6 +16,7 @@ from services.core.events import (
     Finished,
     FinishReason,
     Logprob,
+    Migrated,
     ReasoningDelta,
     Restarted,
     Started,
@@ -114,7 +115,7 @@ def _stream_of(entry: Entry) -> tuple[type, int, int] | None:
 def _refusal(entry: Entry) -> bool:
     """A turn that failed before it started is no stream: the status alone says it. What happens between the
     gateways and the model is told to nobody."""
-    internal = isinstance(entry.event, Restarted | TakenOver | Answered)
+    internal = isinstance(entry.event, Restarted | Migrated | TakenOver | Answered)
     return internal or (entry.seq == 1 and isinstance(entry.event, Failed))
 
 

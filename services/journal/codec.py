@@ -18,6 +18,7 @@ from services.core.events import (
     Finished,
     FinishReason,
     Logprob,
+    Migrated,
     ReasoningDelta,
     Restarted,
     Started,
@@ -83,6 +84,7 @@ _PACK: dict[type[Event], Callable[[Any], tuple[Any, ...]]] = {
     TakenOver: lambda e: (5, e.epoch),
     Answered: lambda e: (6, _endings(e.endings)),
     Usage: lambda e: (7, e.prompt, e.completion, e.cached, e.reasoning, e.migrations, e.takeovers),
+    Migrated: lambda e: (10,),
     Finished: lambda e: (8, _endings(e.endings), e.session_version, e.durability),
     Failed: _pack_failed,
 }
@@ -99,4 +101,5 @@ _UNPACK: dict[int, Callable[..., Event]] = {
         _ended(endings), version, Durability(durability)
     ),
     9: _failed,
+    10: Migrated,
 }

@@ -56,6 +56,7 @@ class MemoryJournalStore:
                 return holder
             ends = self._now + claim.keep
             self._claims[record.tenant, claim.key] = record.turn, claim.digest, ends
+        self._gateways.setdefault(record.gateway, self._now)
         if self._kept(record.turn) is None:
             deadline = self._now + record.seconds
             self._turns[record.turn] = Kept(record, deadline, deadline + record.keep)
@@ -110,7 +111,7 @@ class MemoryJournalStore:
         if (kept := self._kept(turn)) is not None and not kept.ended:
             kept.cancelled = True
 
-    async def confirm(self, turn: str) -> bool:
+    async def confirm(self, turn: str, seq: int) -> bool:
         """There is no replica."""
         return False
 
@@ -118,7 +119,7 @@ class MemoryJournalStore:
         kept = self._kept(turn)
         if kept is None or kept.ended:
             return None
-        if (kept.record.gateway, kept.before) == (gateway, owner):
+        if owner != gateway and (kept.record.gateway, kept.before) == (gateway, owner):
             return self._stored(kept)
         if kept.record.gateway != owner:
             return None
@@ -135,7 +136,7 @@ class MemoryJournalStore:
     async def orphans(self, gateway: str) -> Sequence[str]:
         living = {id: kept for id in list(self._turns) if (kept := self._kept(id)) is not None}
         turns = [id for id, kept in living.items() if kept.record.gateway == gateway and not kept.ended]
-        if not turns:
+        if not turns and self._gateways.get(gateway, 0.0) <= self._now:
             self._gateways.pop(gateway, None)
         return turns
 

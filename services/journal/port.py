@@ -85,6 +85,7 @@ class Verdict(StrEnum):
     REALIGN = "realign"  # not kept: the store's last event is `Reply.seq`
     FENCED = "fenced"  # not kept: another gateway has the turn
     GONE = "gone"  # not kept: the store knows no such turn
+    AWAY = "away"  # not kept, or not known to be: the part of the store that has the turn does not answer
 
 
 class Reply(NamedTuple):
@@ -126,7 +127,7 @@ class JournalStore(Protocol):
     async def create(self, record: Record) -> str:
         """Stores a turn without events and claims its key, both or neither. Returns the id of the turn that
         has the key: this one's, or that of the one that was first. Raises Precondition if that one's request
-        was another."""
+        was another. A gateway that was forgotten is known again, as one that lapsed."""
         ...
 
     async def claimed(self, tenant: str, claim: Claim) -> str:
@@ -134,7 +135,7 @@ class JournalStore(Protocol):
         ...
 
     async def append(self, batches: Sequence[Batch]) -> Sequence[Reply]:
-        """All batches in one round trip, each judged by itself."""
+        """All batches in one round trip, each judged by itself. Raises StoreAway if no part of the store answers."""
         ...
 
     async def find(self, turn: str) -> Stored | None: ...
@@ -151,13 +152,13 @@ class JournalStore(Protocol):
         """Asks the turn's gateway to end it. Nothing happens to one that has ended or is gone."""
         ...
 
-    async def confirm(self, turn: str) -> bool:
-        """Whether a replica of the store has all that was appended to the turn."""
+    async def confirm(self, turn: str, seq: int) -> bool:
+        """Whether the store and a replica of it have the turn's events up to `seq`."""
         ...
 
     async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
         """Makes `gateway` the writer instead of `owner`, with the next epoch; None if the turn has ended, is
-        gone, or has another writer by now."""
+        gone, or has another writer by now. The two may be one: it goes on with a turn that it lost sight of."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:

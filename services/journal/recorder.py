@@ -30,6 +30,7 @@ class Recording:
     on_size: Callable[[int], None]
     on_watched: Callable[[float], None]
     sent: int = 0
+    away: float | None = None  # since when the store does not take it
     waiters: list["asyncio.Future[None]"] = field(default_factory=list)
     over: bool = False
 
@@ -56,10 +57,13 @@ class Recorder:
         self._all: dict[MemoryJournal, Recording] = {}
         self._dirty: dict[MemoryJournal, Recording] = {}
         self._wake, self._urgent = asyncio.Event(), asyncio.Event()
-        self._away_since: float | None = None
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def keeps(self, turn: str) -> bool:
+        """Whether events of this turn, or its ending, are still on their way."""
+        return any(recording.record().turn == turn for recording in self._all.values())
 
     @property
     def lag(self) -> int:
@@ -100,9 +104,7 @@ class Recorder:
         while True:
             await self._turn_comes()
             await self.flush()
-            if self._away_since is not None:
-                self._give_up()
-                away = self._clock.monotonic() - self._away_since
+            if (away := self._give_up()) is not None:
                 await asyncio.sleep(min(max(FIRST_RETRY, away / 4), LAST_RETRY))
 
     async def _turn_comes(self) -> None:
@@ -122,25 +124,25 @@ class Recorder:
         self._urgent.clear()
         dirty, self._dirty = list(self._dirty.values()), {}
         for at in range(0, len(dirty), BATCH):
-            await self._send(dirty[at : at + BATCH])
+            await self._send([recording for recording in dirty[at : at + BATCH] if not recording.over])
 
     async def _send(self, recordings: Sequence[Recording]) -> None:
         try:
             replies = await self._store.append([recording.batch() for recording in recordings])
-            for recording, reply in zip(recordings, replies, strict=True):
-                await self._judge(recording, reply)
         except StoreAway:
-            if self._away_since is None:
-                self._away_since = self._clock.monotonic()
             for recording in recordings:
-                self._again(recording)
-        else:
-            self._away_since = None
+                self._missed(recording)
+            return
+        for recording, reply in zip(recordings, replies, strict=True):
+            if not recording.over:
+                await self._judge(recording, reply)
 
     async def _judge(self, recording: Recording, reply: Reply) -> None:
         journal, verdict = recording.journal, reply.verdict
-        if recording.over:
+        if verdict is Verdict.AWAY:
+            self._missed(recording)
             return
+        recording.away = None
         if verdict is Verdict.FENCED:
             self.forget(journal)
             recording.on_verdict(verdict)
@@ -170,11 +172,21 @@ class Recorder:
     async def _create(self, recording: Recording) -> None:
         """The store lost the turn, as after a restart: what is here makes it whole."""
         record = recording.record()
-        if await self._store.create(record) != record.turn:
+        try:
+            holder = await self._store.create(record)
+        except StoreAway:
+            self._missed(recording)
+            return
+        if holder != record.turn:
             self.forget(recording.journal)
             recording.on_verdict(Verdict.FENCED)
             return
         recording.journal.saved = 0
+        self._again(recording)
+
+    def _missed(self, recording: Recording) -> None:
+        if recording.away is None:
+            recording.away = self._clock.monotonic()
         self._again(recording)
 
     def _again(self, recording: Recording) -> None:
@@ -196,13 +208,21 @@ class Recorder:
                 waiter.set_result(None)
         recording.waiters.clear()
 
-    def _give_up(self) -> None:
-        """While the store is away, endings that may be told without it are; the others say what is missing."""
-        if self._away_since is None or self._clock.monotonic() - self._away_since < PATIENCE:
-            return
+    def _give_up(self) -> float | None:
+        """While the store is away, endings that may be told without it are; the others say what is missing.
+        Returns for how many seconds it has been away, if it is."""
+        now, longest = self._clock.monotonic(), None
         for journal, recording in self._all.items():
-            if journal.closed and not recording.must:
-                journal.seal()
-            elif journal.closed:
-                text = "the turn has ended, but the store that keeps it does not answer: read it again"
-                journal.leave(recording.record().turn, StoreAway(text))
+            if recording.away is None:
+                continue
+            longest = max(longest or 0.0, now - recording.away)
+            if journal.closed and now - recording.away >= PATIENCE:
+                self._tell_all_the_same(recording)
+        return longest
+
+    def _tell_all_the_same(self, recording: Recording) -> None:
+        if not recording.must:
+            recording.journal.seal()
+            return
+        text = "the turn has ended, but the store that keeps it does not answer: read it again"
+        recording.journal.leave(recording.record().turn, StoreAway(text))

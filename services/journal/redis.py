@@ -12,9 +12,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from services.core.errors import StoreAway
 from services.journal import codec
 from services.journal.port import (
     Batch,
@@ -31,7 +33,7 @@ from services.journal.port import (
 from services.store.cipher import Cipher, about
 from services.store.cluster import Cluster
 from services.store.confirm import confirmed_script
-from services.store.connect import Store, store_errors
+from services.store.connect import AWAY_TEXT, Store, store_errors
 
 ROOM = Path(__file__).parent
 DIGITS = "0123456789abcdef"
@@ -65,6 +67,8 @@ class RedisJournalStore:
                 record.request, about(record.turn, "request")
             ),
         }
+        async with store_errors():  # first, so that no turn is one of a gateway that nobody looks for
+            await self._client.sadd(GATEWAYS, record.gateway)
         held = await self._run(
             "create",
             [keys[0], keys[2], *([] if claim is None else [_claim(record.turn, record.tenant, claim)])],
@@ -85,13 +89,18 @@ class RedisJournalStore:
         groups: dict[str, list[int]] = defaultdict(list)
         for i, batch in enumerate(batches):
             groups[batch.turn[-1]].append(i)
-        several = await asyncio.gather(
-            *(self._append_all([batches[i] for i in group]) for group in groups.values())
-        )
-        replies = zip(
-            (i for group in groups.values() for i in group), (r for rs in several for r in rs), strict=True
-        )
-        return [reply for _, reply in sorted(replies)]
+        parts = [[batches[i] for i in group] for group in groups.values()]
+        several = await asyncio.gather(*map(self._append_part, parts))
+        if all(reply.verdict is Verdict.AWAY for replies in several for reply in replies):
+            raise StoreAway(AWAY_TEXT)
+        replies = dict(zip(chain(*groups.values()), chain(*several), strict=True))
+        return [replies[i] for i in range(len(batches))]
+
+    async def _append_part(self, batches: Sequence[Batch]) -> list[Reply]:
+        try:
+            return await self._append_all(batches)
+        except StoreAway:
+            return [Reply(Verdict.AWAY, 0, 0, math.inf)] * len(batches)
 
     async def _append_all(self, batches: Sequence[Batch]) -> list[Reply]:
         keys: list[bytes] = []
@@ -149,12 +158,12 @@ class RedisJournalStore:
     async def cancel(self, turn: str) -> None:
         await self._run("mark", _keys(turn)[:1], "cancelled")
 
-    async def confirm(self, turn: str) -> bool:
+    async def confirm(self, turn: str, seq: int) -> bool:
         """A write of its own, after all others: a replica that has it has them."""
         async with store_errors():
             mark, keys = self._scripts["mark"], _keys(turn)[:1]
-            marked, kept = await confirmed_script(self._client, mark, keys, ["durable"])
-        return kept and bool(marked)
+            at, kept = await confirmed_script(self._client, mark, keys, ["durable"])
+        return kept and at >= seq
 
     async def beat(self, gateway: str, seconds: float) -> None:
         key = f"headrace:gateway:{gateway}"

@@ -9,7 +9,7 @@ if ARGV[2] then
     redis.call('HDEL', KEYS[2], ARGV[1])
     return {}
   end
-  local again = h.gateway == ARGV[3] and h.before == ARGV[2]  -- the reply to the first try was lost
+  local again = h.gateway == ARGV[3] and h.before == ARGV[2] and ARGV[2] ~= ARGV[3]  -- the reply to the first try was lost
   if h.gateway ~= ARGV[2] and not again then return {} end
   if not again then
     h.epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
@@ -46,11 +47,23 @@ class Node(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         with self.breaker:
             try:
-                async with asyncio.timeout(self.budget):
+                async with asyncio.timeout(self.budget), self.living():
                     return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except ReadOnlyError:
                 await self.leave()
                 raise
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """A connection that was reset while idle is a lost one. uvloop tells so by a RuntimeError, which redis-py
+        takes for a mistake of ours; its idle neighbours are as dead."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "handler is closed" not in str(error):
+                raise
+            await self.leave()
+            raise ConnectionError("the connection was reset while it was idle") from None
 
     async def leave(self) -> None:
         """Drops idle connections: what was the master is none now, and its name may point elsewhere."""
@@ -72,7 +85,7 @@ class NodePipeline(Pipeline):
         """The replies in order. With `raise_on_error` the first refusal is raised, as the server said it."""
         try:
             with self.node.breaker:
-                async with asyncio.timeout(self.node.budget):
+                async with asyncio.timeout(self.node.budget), self.node.living():
                     replies = await super().execute(raise_on_error=False)
         except ResponseError as refusal:  # of a whole transaction
             replies, raise_on_error = [refusal], True

@@ -18,6 +18,7 @@ from services.core.events import (
     Finished,
     FinishReason,
     Logprob,
+    Migrated,
     ReasoningDelta,
     Restarted,
     Started,
@@ -63,6 +64,7 @@ EVERY_EVENT: list[Event] = [
     ReasoningDelta("hm", [4], 1),
     CallDelta(0, "{}", [5], 0, "call_1", "weather"),
     Restarted(1, held=True),
+    Migrated(),
     TakenOver(3),
     Answered((Ending(FinishReason.STOP_SEQUENCE, "END"), Ending(FinishReason.LENGTH))),
     Usage(1, 2, 3, 4, 5, 6),
@@ -277,4 +279,4 @@ async def test_a_gateway_without_turns_is_forgotten_once_it_lapsed(stores: Store
 
 async def test_no_replica_of_the_store_confirms_nothing(stores: Stores) -> None:
     await stores.journals.create(record())
-    assert await stores.journals.confirm(TURN) is False
+    assert await stores.journals.confirm(TURN, 0) is False

@@ -178,8 +178,7 @@ async def test_both_adapters_tell_the_same_log_probabilities(llm: AsyncLLM) -> N
         assert (len(told.sampled), len(told.top)) == (8, 8 * likeliest)
         assert all(FLOOR <= value <= 0 for value in (*told.sampled, *told.top))
         if likeliest:
-            # Greedy: the sampled one is the likeliest.
-            assert told.top_ids[::likeliest] == stepwise[id].tokens[id]
+            # Greedy: none is likelier than the sampled one. In bfloat16 two often are alike.
             assert told.top[::likeliest] == told.sampled
     plain = await run(
         VllmEngine(llm), greedy(4, PROMPT, max_tokens=2), greedy(5, PROMPT, max_tokens=2, logprobs=1)

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from tests.support.gateway import (
     sim_replica,
     until,
 )
-from tests.support.valkey import Valkey, free_port, running_valkey
+from tests.support.valkey import Valkey, free_port, running_cluster, running_valkey
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.01, scale=1), context_length=2048, vocab_size=49152)
 ROOT = Path(__file__).parent.parent.parent
@@ -123,8 +123,10 @@ async def new_key(valkey: Valkey) -> str:
 
 
 @asynccontextmanager
-async def running(**overrides: str) -> AsyncIterator[Running]:
-    with running_valkey() as valkey, tempfile.NamedTemporaryFile(suffix=".log") as log:
+async def running(
+    store: Callable[[], AbstractContextManager[Any]] = running_valkey, **overrides: str
+) -> AsyncIterator[Running]:
+    with store() as valkey, tempfile.NamedTemporaryFile(suffix=".log") as log:
         async with sim_replica("sim-0", SLOW) as replica:
             await announce(valkey, replica.lease)
             auth = (("authorization", f"Bearer {await new_key(valkey)}"),)
@@ -171,6 +173,22 @@ async def test_two_workers_serve_one_port_with_reflection_and_metrics() -> None:
             assert f'headrace_{name}_seconds_count{{model="{MODEL}"}}' in exposed
         assert f'headrace_completion_tokens_total{{model="{MODEL}"}} 5.0' in exposed
         assert "headrace_link_up" in exposed and "headrace_engine_running" in exposed
+
+
+async def test_a_cluster_is_a_store_as_good_as_one_server() -> None:
+    async with running(running_cluster) as gateway:
+        reply = await gateway.inference.Generate(ask(max_tokens=5), metadata=gateway.auth)
+        assert reply.usage.completion_tokens == 5
+        sessions = sessions_pb2_grpc.SessionsStub(gateway.channel)
+        made = await sessions.Create(sessions_pb2.CreateSessionRequest(), metadata=gateway.auth)
+        for _ in range(2):
+            await gateway.inference.Generate(ask(max_tokens=2, session=made.id), metadata=gateway.auth)
+        page = await sessions.List(sessions_pb2.ListSessionsRequest(), metadata=gateway.auth)
+        assert [session.id for session in page.sessions] == [made.id]
+        gateway.process.send_signal(signal.SIGTERM)
+        assert await gateway.process.wait() == 0
+        # Every master has a part of it.
+        assert all(int(master.ask("DBSIZE")) for master in gateway.valkey.masters)
 
 
 async def test_sigterm_says_not_serving_lets_the_turn_end_and_exits_cleanly() -> None:

@@ -175,6 +175,13 @@ async def test_a_rewind_to_something_else_is_told_once() -> None:
     assert isinstance(events[-2], Delta) and events[-2].text == "x"
 
 
+async def test_a_turn_that_ends_short_of_what_was_told_is_told_as_it_stands() -> None:
+    first: list[Item] = [started(), delta(2, "a"), delta(3, "bc"), LOST]
+    events, _, _ = await played(first, [rewind(2, "a"), delta(3, "b", epoch=2), finished(4, epoch=2)])
+    assert isinstance(events[-2], Rewind) and events[-2].answers[0].text == "ab"
+    assert isinstance(events[-1], Finished)
+
+
 async def test_several_endpoints_take_over_from_each_other() -> None:
     first: list[Item] = [started(), delta(2, "a"), HOLD]
     second: list[Item] = [delta(3, "b"), finished(4)]
@@ -185,6 +192,17 @@ async def test_several_endpoints_take_over_from_each_other() -> None:
             events.append(event)
     assert text(events) == "ab"
     assert two.asked == [pb.ResumeTurnRequest(turn="t1", after_seq=2, epoch=1)]
+
+
+async def test_an_endpoint_that_leaves_hands_its_callers_to_the_next() -> None:
+    leaving: list[Item] = [started(), delta(2, "a"), Draining("leaves", retry_after=0.01)]
+    second: list[Item] = [delta(3, "b"), finished(4)]
+    whole: list[Item] = [started("t2"), finished(2)]
+    async with flaky(leaving) as one, flaky(second, whole) as two, client(one, two) as caller:
+        events = [event async for event in caller.stream("Hello")]
+        _ = [event async for event in caller.stream("Hello")]
+    assert text(events) == "ab"
+    assert (len(one.asked), len(two.asked)) == (1, 2)
 
 
 async def test_an_endpoint_that_is_not_there_is_passed_over() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.client import Delta, Event, Logprob, Message, ReasoningDelta, Rewind, ToolCall, ToolCallDelta
@@ -103,6 +103,8 @@ def filled(answers: dict[int, Message]) -> list[Message]:
     return [answers.get(choice, Message("assistant")) for choice in range(2)]
 
 
+@settings(deadline=None)
+@example([(0, "call", "aaa")], 2, 1)
 @given(pieces, st.integers(0, 48), st.integers(0, 48))
 def test_what_is_said_again_as_it_was_is_heard_once(said: list[Piece], read_to: int, kept_to: int) -> None:
     told, _ = cut(said, read_to)
@@ -113,6 +115,7 @@ def test_what_is_said_again_as_it_was_is_heard_once(said: list[Piece], read_to: 
     assert (caller.tokens, caller.rewinds) == (whole.tokens, 0)
 
 
+@settings(deadline=None)
 @given(pieces, st.integers(0, 48), pieces)
 def test_what_is_said_otherwise_is_what_the_caller_has_in_the_end(
     told: list[Piece], kept_to: int, anew: list[Piece]
@@ -131,6 +134,7 @@ def test_a_reader_from_the_middle_is_always_told_of_a_rewind() -> None:
     ]
     delta = Delta(8, "!", 1)
     assert list(book.heard(delta)) == [delta]
+    assert list(Told(whole=False).rewound([Message("assistant")], 1)) == [Rewind(1, (Message("assistant"),))]
 
 
 def test_log_probabilities_of_what_was_heard_are_not_given_twice() -> None:

@@ -1,0 +1,195 @@
+"""F14, F15, F16: the store freezes, forgets, is full, and answers that nobody hears."""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from services.gateway.errors import EXIT_CONFIG
+from tests.faults import promises
+from tests.faults.caller import Caller
+from tests.faults.checks import LONG, SHORT, begin, check, ends, prompts, streams
+from tests.faults.fault import Frozen, NotInjected, shows, under
+from tests.faults.history import Attempt, History
+from tests.faults.sessions import answers, conversations
+from tests.faults.table import Finding, note
+from tests.faults.talk import running
+from tests.faults.world import World, environment, twins, world
+from tests.support.proxy import Way, running_proxy
+from tests.support.valkey import Valkey, running_valkey
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+FROZEN = 1600  # tokens: 13 s
+CUTS = 24
+
+
+async def test_running_streams_do_not_notice_a_frozen_store_and_what_needs_it_is_refused_at_once() -> None:
+    with running_valkey() as valkey:
+        async with world(redis_url=valkey.url, gateways=2) as made:
+            caller = await made.caller()
+            first, other = made.gateways
+            for gateway in made.gateways:
+                await made.connected(caller, gateway, 2)
+            twin = await twins(caller, other.address, prompts(4), FROZEN)
+            begun = await streams(caller, 4, FROZEN)
+            fault = Frozen(valkey.process.pid)
+            tasks = (await first.ledger())["tasks"]
+            async with under(fault) as moment:
+                refusals = await asyncio.gather(*(refused(caller, i) for i in range(40)))
+                piled = (await first.ledger())["tasks"] - tasks
+                plain = await caller.run(caller.history("turn 0"), max_tokens=5)
+                await begun[0][0].until(lambda h: h.events[-1].at > moment + 10)
+            histories = await ends(begun)
+            assert plain.completed and not plain.events[0].resumable
+            assert {attempt.status for attempt, _ in refusals} == {"UNAVAILABLE"}
+            assert all(attempt.refused for attempt, _ in refusals)
+            slowest = max(seconds for _, seconds in refusals)
+            assert slowest < 1.5 and piled < 20
+            stall = max(worst_pause(history, moment, moment + 10) for history in histories)
+            assert stall < 1
+            again = [await caller.read_again(history, other.address) for history in histories]
+            await check(made, [*histories, *again], twin)
+            figures = {"worst pause s": stall, "refusal after s": slowest, "tasks piled up": piled}
+            note(Finding("F14", ("P1", "P2", "P3", "P7"), fault.proof, len(histories) + 41, figures))
+
+
+async def refused(caller: Caller, i: int) -> tuple[Attempt, float]:
+    """One try of what must not run without the store."""
+    history = caller.history("turn 0", key=f"refused {i}")
+    await caller.run(history, patient=False, max_tokens=5)
+    [attempt] = history.attempts
+    return attempt, attempt.ended - attempt.at
+
+
+def worst_pause(history: History, begin: float, end: float) -> float:
+    times = [event.at for event in history.events if begin <= event.at <= end]
+    return max((b - a for a, b in pairwise(times)), default=0.0)
+
+
+def calls(valkey: Valkey, command: str) -> int:
+    return int(valkey.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+@dataclass(slots=True)
+class ScriptsGone:
+    valkey: Valkey
+    proof: str = "no cached script in INFO"
+
+    async def inject(self) -> None:
+        self.valkey.ask("SCRIPT", "FLUSH")
+
+    async def verify(self) -> None:
+        if not calls(self.valkey, "script|flush"):
+            raise NotInjected("the scripts are there")
+
+    async def heal(self) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class Emptied:
+    valkey: Valkey
+    made: World
+    proof: str = "FLUSHALL in INFO"
+
+    async def inject(self) -> None:
+        self.valkey.ask("FLUSHALL")
+
+    async def verify(self) -> None:
+        if not calls(self.valkey, "flushall"):
+            raise NotInjected("nothing was deleted")
+        await self.made.restore_keys()
+
+    async def heal(self) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class MemoryFull:
+    valkey: Valkey
+    proof: str = "OOM errors in INFO"
+
+    async def inject(self) -> None:
+        self.valkey.ask("CONFIG", "SET", "maxmemory", "1")
+
+    async def verify(self) -> None:
+        await shows(lambda: "errorstat_OOM" in self.valkey.info("errorstats"), "no write was refused")
+
+    async def heal(self) -> None:
+        self.valkey.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize("kind", ["scripts gone", "emptied", "memory full"])
+async def test_a_store_that_forgets_or_refuses_costs_no_token_and_runs_nothing_twice(kind: str) -> None:
+    with running_valkey() as valkey:
+        async with world(redis_url=valkey.url, gateways=2) as made:
+            caller = await made.caller()
+            other = made.gateways[1]
+            for gateway in made.gateways:
+                await made.connected(caller, gateway, 2)
+            twin = await twins(caller, other.address, prompts(4), LONG)
+            begun = await streams(caller, 4, LONG)
+            fault = {
+                "scripts gone": ScriptsGone(valkey),
+                "emptied": Emptied(valkey, made),
+                "memory full": MemoryFull(valkey),
+            }[kind]
+            turned = 0
+            async with under(fault):
+                if kind == "memory full":
+                    attempt, _ = await refused(caller, 0)
+                    assert attempt.status == "UNAVAILABLE" and attempt.refused
+                    turned = 1
+                await begun[0][0].tokens(300)
+            follower = begin(caller, "turn 0", LONG, first=1)  # the same key, at the other gateway
+            histories = await ends([*begun, follower])
+            again = [await caller.read_again(history, other.address) for history in histories]
+            await check(made, [*histories, *again], twin)
+            turns = len(histories) + turned
+            note(Finding("F15", ("P1", "P2", "P3", "P7"), fault.proof, turns))
+
+
+async def test_a_store_that_evicts_is_refused_at_start() -> None:
+    with running_valkey("--maxmemory-policy", "allkeys-lru") as valkey:
+        async with world(replicas=0) as made:
+            log = made.folder / "refused.log"
+            async with running(
+                "services.gateway.worker", "1", env=environment(valkey.url), log=log
+            ) as process:
+                assert await process.process.wait() == EXIT_CONFIG
+            assert "noeviction" in log.read_text()
+            note(Finding("F15", ("P3",), "policy in CONFIG", 0))
+
+
+async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -> None:
+    with running_valkey() as valkey:
+        async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
+            gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
+            caller = await made.caller()
+            await made.connected(caller, gateway, 2)
+            [calm, talk] = await conversations(caller, 2)
+            before = link.passed(Way.DOWN)
+            await calm.go_on(caller, 1, asyncio.Queue())
+            width = link.passed(Way.DOWN) - before
+            histories = []
+            for i in range(CUTS):
+                history = caller.history("turn 0", key=f"cut {i}", seconds=20)
+                done = link.cuts
+                link.cut_after(width * i // CUTS, Way.DOWN)
+                await caller.run(history, session=talk.session, max_tokens=SHORT)
+                await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
+                link.heal()
+                histories.append(history)
+            told = await answers(caller, talk.session)
+            completed = [history.text for history in histories if history.completed]
+            assert promises.one_ending(histories) == []
+            assert promises.one_execution(histories, made.orders()) == []
+            assert promises.acknowledged_survive(completed, told) == []
+            assert all(told.count(text) == 1 for text in completed)
+            assert len(completed) <= len(told) // 2 <= len(histories)
+            assert await made.at_rest() == []
+            figures = {"completed": len(completed), "told why not": len(histories) - len(completed)}
+            note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories), figures))
+            assert len(completed) > CUTS / 2
