@@ -8,7 +8,7 @@ from tests.faults.caller import Caller
 from tests.faults.history import History
 from tests.faults.world import World
 
-SHORT, TOKENS, LONG = 12, 150, 600
+SHORT, TOKENS, LONG = 12, 150, 400
 Turn = tuple[History, "asyncio.Task[History]"]
 
 
