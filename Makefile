@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test test-cluster test-slow bench bench-parsers generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test test-cluster test-slow bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test test-cluster test-slow bench bench-parsers generate lock
+.PHONY: help install dev up down check test test-cluster test-slow bench bench-parsers bench-journal generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -46,6 +46,9 @@ bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
 
 bench-parsers: dev ## what reading an answer costs, as a table
 	python -m tests.load.parsers
+
+bench-journal: dev ## what keeping turns in Redis costs the gateway, as a table
+	python -m tests.load.journal
 
 generate: dev ## regenerate the gRPC code
 	deploy/generate

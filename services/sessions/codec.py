@@ -1,7 +1,8 @@
 """A session's values as the store has them: JSON, which the seal then turns into what is kept."""
 
-import json
 from collections.abc import Mapping, Sequence
+
+from msgspec.json import decode, encode
 
 from services.core.request import Message, Role, ToolCall
 from services.sessions.port import Session, SessionTurn, Summary
@@ -19,14 +20,14 @@ def unpack(packed: Sequence[bytes], first: int, seal: Seal) -> tuple[Message, ..
     return tuple(_message(seal.take(value, "message", first + i)) for i, value in enumerate(packed))
 
 
-def pack_turn(turn: SessionTurn) -> str:
+def pack_turn(turn: SessionTurn) -> bytes:
     """As append.lua writes it: text only, so that no number loses digits on the way."""
     numbers = (turn.version, f"{turn.created:.6f}", turn.first, turn.count, turn.size)
-    return json.dumps([turn.id, *map(str, numbers), turn.model])
+    return encode([turn.id, *map(str, numbers), turn.model])
 
 
 def unpack_turn(packed: bytes) -> SessionTurn:
-    id, version, created, first, count, size, model = json.loads(packed)
+    id, version, created, first, count, size, model = decode(packed)
     return SessionTurn(id, int(version), float(created), int(first), int(count), int(size), model)
 
 
@@ -40,7 +41,7 @@ def head(session: Session, ttl: int, seal: Seal, *, sealed: bool) -> dict[str, b
         "created": f"{session.created:.6f}",
         "expires": f"{session.expires:.6f}",
         "sealed": int(sealed),
-        "metadata": seal.put(json.dumps(dict(session.metadata), ensure_ascii=False), "metadata"),
+        "metadata": seal.put(encode(dict(session.metadata)), "metadata"),
         "forked_from": session.forked_from,
         "forked_at": session.forked_at,
     }
@@ -54,33 +55,33 @@ def unpack_head(id: str, fields: Fields, seal: Seal) -> Session:
         messages=(),
         created=float(fields[b"created"]),
         expires=float(fields[b"expires"]),
-        metadata=json.loads(seal.take(fields[b"metadata"], "metadata")),
+        metadata=decode(seal.take(fields[b"metadata"], "metadata")),
         forked_from=fields[b"forked_from"].decode(),
         forked_at=int(fields[b"forked_at"]),
     )
 
 
 def pack_summary(summary: Summary, seal: Seal) -> bytes:
-    return seal.put(summary.text, "summary", summary.covers)
+    return seal.put(summary.text.encode(), "summary", summary.covers)
 
 
 def unpack_summary(fields: Fields, seal: Seal) -> Summary | None:
     if not fields:
         return None
     covers = int(fields[b"covers"])
-    return Summary(covers, seal.take(fields[b"text"], "summary", covers))
+    return Summary(covers, seal.take(fields[b"text"], "summary", covers).decode())
 
 
-def _text(message: Message) -> str:
+def _text(message: Message) -> bytes:
     calls = [[call.id, call.name, call.arguments] for call in message.calls]
     fields = {"reasoning": message.reasoning, "calls": calls, "call_id": message.call_id}
     more = {name: value for name, value in fields.items() if value}
     packed = [message.role, message.text, more] if more else [message.role, message.text]
-    return json.dumps(packed, ensure_ascii=False, separators=(",", ":"))
+    return encode(packed)
 
 
-def _message(packed: str) -> Message:
-    role, text, *rest = json.loads(packed)
+def _message(packed: bytes) -> Message:
+    role, text, *rest = decode(packed)
     more = rest[0] if rest else {}
     calls = tuple(ToolCall(*call) for call in more.get("calls", ()))
     return Message(Role(role), text, more.get("reasoning", ""), calls, more.get("call_id", ""))

@@ -20,12 +20,12 @@ class Seal:
     tenant: str
     id: str
 
-    def put(self, value: str, kind: str, position: int = 0) -> bytes:
-        return self.cipher.seal(value.encode(), about(self.tenant, self.id, kind, position))
+    def put(self, value: bytes, kind: str, position: int = 0) -> bytes:
+        return self.cipher.seal(value, about(self.tenant, self.id, kind, position))
 
-    def take(self, value: bytes, kind: str, position: int = 0) -> str:
+    def take(self, value: bytes, kind: str, position: int = 0) -> bytes:
         """Raises Unreadable."""
-        return self.cipher.open(value, about(self.tenant, self.id, kind, position)).decode()
+        return self.cipher.open(value, about(self.tenant, self.id, kind, position))
 
 
 class Vault:

@@ -15,11 +15,12 @@ from tests.support.scripted_engine import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+API = (ROOT / "services/api/README.md").read_text()
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 async def test_the_python_example_streams_an_answer() -> None:
-    example, _ = EXAMPLES
+    [example] = PYTHON.findall(README)
     async with running_gateway(default_max_tokens=20) as endpoint:
         example = example.replace("127.0.0.1:50051", endpoint.address).replace("hr_local_...", endpoint.key)
         process = await asyncio.create_subprocess_exec(
@@ -33,11 +34,12 @@ async def test_the_python_example_streams_an_answer() -> None:
 async def test_the_example_with_tools_and_a_format_does_what_it_says() -> None:
     call = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>'
     city = '<|channel|>final <|constrain|>json<|message|>{"name": "Rome"}<|return|>'
+    example = PYTHON.findall(API)[-1]
     engine = ScriptedEngine([call, "<|channel|>final<|message|>No.<|return|>", city])
     gateway = running_gateway(model="gpt-oss-tiny", engine=engine)
     async with gateway as endpoint, Client(endpoint.address, endpoint.key) as client:
         names = {"client": client, "Message": Message}
-        await eval(compile(EXAMPLES[1], "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        await eval(compile(example, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     assert names["asked"].message.calls[0].arguments == '{"city": "Rome"}'
     assert names["answer"].message.text == '{"name": "Rome"}'
 

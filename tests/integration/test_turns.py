@@ -1,6 +1,8 @@
 """Turns that are started and left, asked about, cancelled, and asked for twice."""
 
 import asyncio
+import base64
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,11 +12,24 @@ from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import sessions_pb2
 from services.core.outcome import Outcome
+from services.gateway.app import ciphers
+from services.journal.redis import RedisJournalStore
+from services.store.connect import Store
 from services.telemetry.metrics import TURNS
 from tests.hostile.test_bad_input import details
 from tests.integration.test_generate import answer_of, text_of
-from tests.support.gateway import MODEL, Endpoint, ask, mint_key, running_gateway, until
+from tests.support.gateway import (
+    MODEL,
+    Endpoint,
+    ask,
+    memory_stores,
+    mint_key,
+    running_gateway,
+    settings,
+    until,
+)
 from tests.support.gateways import first, rest, running_gateways
+from tests.support.valkey import valkey_client, valkey_server, valkey_url  # noqa: F401
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.004, scale=1), context_length=2048, vocab_size=49152)
 
@@ -263,3 +278,22 @@ async def test_a_session_turn_that_changes_hands_is_in_the_session_once() -> Non
             sessions_pb2.GetSessionRequest(id=session.id), metadata=two.endpoint.auth
         )
         assert [m.content[0].text for m in kept.messages] == ["go on", answer_of(one.endpoint, request, 200)]
+
+
+async def test_the_store_reads_nothing_of_an_encrypted_turn(valkey_client: Store) -> None:  # noqa: F811
+    secret = "canary-of-the-prompt"
+    sealing = settings(master_key=base64.b64encode(bytes(range(32))).decode())
+    stores = replace(memory_stores(), journals=RedisJournalStore(valkey_client, ciphers(sealing)))
+    async with running_gateways(2, stores, sim=SLOW) as [one, two]:
+        request = ask(secret, max_tokens=40, idempotency_key="k")
+        events = await one.endpoint.stream(request)
+        again = await two.endpoint.stream(request)
+        assert text_of(again) == text_of(events)
+        raw = b""
+        async for key in valkey_client.scan_iter():
+            if b":turn:" in key:
+                raw += b"".join((await valkey_client.hgetall(key)).values())
+            elif b":events:" in key:
+                raw += b"".join(fields[b"b"] for _, fields in await valkey_client.xrange(key))
+        assert len(raw) > 200 and secret.encode() not in raw
+        assert not any(word.encode() in raw for word in text_of(events).split() if len(word) > 6)

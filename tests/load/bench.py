@@ -20,7 +20,7 @@ from rich.table import Table
 
 from cluster.engine.launch import LONE_SHARD
 from tests.load import subjects
-from tests.load.readme import ROOT, machine, table, write_block
+from tests.load.readme import LOAD, ROOT, machine, table, write_block
 from tests.load.subjects import Subject
 
 STREAMS = (1, 32, 128)
@@ -145,7 +145,8 @@ def main() -> None:
     show(rows)
     if not chosen.only:
         (ROOT / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
-        write_block("bench", markdown(rows))
+        write_block("bench", markdown(rows), LOAD)
+        write_block("bench", markdown([row for row in rows if row["streams"] == STREAMS[-1]]))
 
 
 if __name__ == "__main__":

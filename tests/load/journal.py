@@ -22,7 +22,7 @@ from services.journal.recorder import Recorder, Recording
 from services.journal.redis import RedisJournalStore
 from services.store.cipher import AesGcm, Cipher, Plain, derive
 from services.store.connect import connect
-from tests.load.readme import machine, table, write_block
+from tests.load.readme import LOAD, machine, table, write_block
 from tests.support.turns import new_turn
 from tests.support.valkey import running_valkey
 
@@ -111,7 +111,7 @@ def main() -> None:
     columns = ("journals", "CPU us/token", "more than in memory", "median lateness of a step, ms")
     text = "\n".join(lines + table(columns, written))
     print(text)
-    write_block("journal", text)
+    write_block("journal", text, LOAD)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from services.text.chat import PlainParser
 from services.text.checkpoint import Checkpoint
 from services.text.harmony.parse import HarmonyParser
 from services.text.harmony.vocabulary import encoding
-from tests.load.readme import machine, table, write_block
+from tests.load.readme import LOAD, machine, table, write_block
 from tests.support.gateway import CHECKPOINT
 
 REPEATS = 15
@@ -69,7 +69,7 @@ def main() -> None:
     lines = [f"Measured by `make bench-parsers` on {machine()}; least of {REPEATS} runs.", ""]
     written = "\n".join(lines + table(("answers read as", "us/token"), rows))
     print(written)
-    write_block("parsers", written)
+    write_block("parsers", written, LOAD)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+LOAD = Path(__file__).parent / "README.md"
 
 
 def machine() -> str:
@@ -27,12 +28,11 @@ def table(columns: tuple[str, ...], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def write_block(name: str, text: str) -> None:
+def write_block(name: str, text: str, readme: Path = ROOT / "README.md") -> None:
     """Replaces what stands between the markers of this name. Raises ValueError if there are none."""
-    readme = ROOT / "README.md"
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(f"{begin}.*{end}", re.DOTALL)
     written, count = pattern.subn(lambda _: f"{begin}\n{text}\n{end}", readme.read_text())
     if not count:
-        raise ValueError(f"README.md has no block {name}")
+        raise ValueError(f"{readme} has no block {name}")
     readme.write_text(written)
