@@ -58,6 +58,7 @@ class Turn:
     counts: list[Count] = field(default_factory=lambda: [Count()])  # one for each answer
     held: ExitStack = field(default_factory=ExitStack)  # what the turn holds until its readers have left
     task: "asyncio.Task[None] | None" = None
+    settled: bool = False  # what it held is released
     readers: int = 0
     visits: int = 0  # readers so far
     watched: float = float("-inf")  # when a reader at another gateway was last heard of

@@ -74,7 +74,10 @@ class Turns:
 
     def _settle(self, turn: Turn) -> None:
         over = turn.readers == 0 and turn.task is not None and turn.task.done()
-        if over and self._all.get(turn.id) is turn:
+        if not over or turn.settled:
+            return
+        turn.settled = True
+        if self._all.get(turn.id) is turn:  # it may have come back meanwhile
             del self._all[turn.id]
-            metrics.IN_FLIGHT.dec()
-            turn.held.close()
+        metrics.IN_FLIGHT.dec()
+        turn.held.close()

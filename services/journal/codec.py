@@ -40,7 +40,7 @@ def decode(data: bytes) -> list[Event]:
     """Raises ValueError for bytes that `encode` did not make."""
     try:
         return [_UNPACK[kind](*fields) for kind, *fields in _decoder.decode(data)]
-    except (msgspec.DecodeError, TypeError, KeyError, IndexError) as error:
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"not a journal's events: {type(error).__name__}") from None
 
 

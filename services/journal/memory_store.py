@@ -123,6 +123,7 @@ class MemoryJournalStore:
             return self._stored(kept)
         if kept.record.gateway != owner:
             return None
+        self._gateways.setdefault(gateway, self._now)
         kept.record = replace(kept.record, gateway=gateway, epoch=kept.record.epoch + 1)
         kept.before = owner
         return self._stored(kept)

@@ -67,8 +67,7 @@ class RedisJournalStore:
                 record.request, about(record.turn, "request")
             ),
         }
-        async with store_errors():  # first, so that no turn is one of a gateway that nobody looks for
-            await self._client.sadd(GATEWAYS, record.gateway)
+        await self._introduce(record.gateway)
         held = await self._run(
             "create",
             [keys[0], keys[2], *([] if claim is None else [_claim(record.turn, record.tenant, claim)])],
@@ -139,7 +138,13 @@ class RedisJournalStore:
         return self._stored(turn, await self._run("take", _keys(turn)[::2], turn))
 
     async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
+        await self._introduce(gateway)
         return self._stored(turn, await self._run("take", _keys(turn)[::2], turn, owner, gateway))
+
+    async def _introduce(self, gateway: str) -> None:
+        """Comes first, so that no turn is one of a gateway that nobody looks for."""
+        async with store_errors():
+            await self._client.sadd(GATEWAYS, gateway)
 
     async def read(self, turn: str, tenant: str, after: int) -> Sequence[Page]:
         async with store_errors():

@@ -116,7 +116,7 @@ class Caller:
         method, request = plan.method, plan.request
         while self._loop.time() < until:
             end = await self._one(method, request, until)
-            if history.ended or (end is not None and not self._again(end)):
+            if history.ended or not self._again(end):
                 break
             if history.turn:
                 epoch, seq = history.position
@@ -126,8 +126,11 @@ class Caller:
         if not history.ended and not history.refused:
             history.refused = "TIME"
 
-    def _again(self, end: End) -> bool:
+    def _again(self, end: End | None) -> bool:
+        """Whether another try is of use, and does nothing twice."""
         history = self.history
+        if end is None:  # it left
+            end = End("TRANSPORT")
         if isinstance(end.reply, pb.Turn):
             return True
         history.refused, history.details = end.status, end.details
