@@ -51,6 +51,10 @@ class MemoryJournal:
         return self._events[: self._readable]
 
     @property
+    def told_to_its_end(self) -> bool:
+        return self.closed and self._sealed
+
+    @property
     def left(self) -> bool:
         return self._left is not None
 
