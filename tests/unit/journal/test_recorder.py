@@ -195,7 +195,9 @@ def test_a_turn_whose_key_another_request_has_by_now_is_given_up() -> None:
         case.journal.append(Delta("0 ", [0]))
         await asyncio.sleep(0.1)
         case.store._claims.clear()
-        other = Record("turn_" + "b" * 32, "acme", "two", 0, b"", 1000.0, 600.0, Claim("k", "another", 1000.0))
+        other = Record(
+            "turn_" + "b" * 32, "acme", "two", 0, b"", 1000.0, 600.0, Claim("k", "another", 1000.0)
+        )
         await case.store.create(other)
         case.journal.append(Delta("1 ", [1]))
         await asyncio.sleep(0.2)
