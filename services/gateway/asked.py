@@ -114,9 +114,7 @@ def check_life(request: pb.GenerateRequest, most: float) -> Iterator[Violation]:
 
 def read_life(request: pb.GenerateRequest, settings: GatewaySettings, *, streams: bool) -> Life:
     """`streams`: the caller learns the turn's id at once, and so can come back to it."""
-    claim = None
-    if request.idempotency_key:
-        claim = Claim(request.idempotency_key, _digest(request), CLAIM_KEPT)
+    claim = claim_of(request)
     linger = settings.linger if streams or claim is not None else 0.0
     return Life(
         linger=float(request.linger_seconds) if request.HasField("linger_seconds") else linger,
@@ -124,6 +122,11 @@ def read_life(request: pb.GenerateRequest, settings: GatewaySettings, *, streams
         durable=request.durable,
         claim=claim,
     )
+
+
+def claim_of(request: pb.GenerateRequest) -> Claim | None:
+    key = request.idempotency_key
+    return Claim(key, _digest(request), CLAIM_KEPT) if key else None
 
 
 def _digest(request: pb.GenerateRequest) -> str:

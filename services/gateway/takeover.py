@@ -8,7 +8,7 @@ from services.core.clock import Deadline
 from services.core.errors import Cancelled, HeadraceError, StoreAway
 from services.core.events import Event
 from services.gateway import pipeline
-from services.gateway.asked import Asked, Life, request_of, tenant_of, unpack
+from services.gateway.asked import Asked, Life, claim_of, request_of, tenant_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.turn import Turn, taken_over
 from services.gateway.validate import validate
@@ -110,7 +110,7 @@ class Takeover:
             return None
 
     async def _go_on_with(self, id: str, owner: str) -> bool:
-        """Reads all of it before it takes it: what cannot be read stays whose it is. Raises HeadraceError, ValueError."""
+        """Reads all of it before it takes it: what cannot be read stays whose it is. Raises ValueError too."""
         journals = self._deps.journals
         found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)
@@ -144,11 +144,12 @@ class Takeover:
         deps, record = self._deps, stored.record
         kept = unpack(record.request)
         request = request_of(kept)
+        claim = claim_of(request)
         asked = Asked(
             tenant_of(kept),
             request,
             validate(request, deps.limits()),
-            Life(kept.linger, durable=request.durable),
+            Life(kept.linger, durable=request.durable, claim=claim),
         )
         now = deps.clock.monotonic()
         return Turn(
@@ -159,5 +160,6 @@ class Takeover:
             begun=now - max(0.0, deps.clock.now() - kept.wall),
             wall=kept.wall,
             kept=True,
+            claim=claim,
             remembered=kept,
         )

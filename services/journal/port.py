@@ -23,7 +23,7 @@ class Journal(Protocol):
         ...
 
     async def read(self, after: int) -> Sequence[Entry]:
-        """All events numbered above `after`; waits for one. Empty once the terminal event was read."""
+        """Events numbered above `after`, from the first; waits for one. Empty once the terminal event was read."""
         ...
 
 
