@@ -15,6 +15,7 @@ from services.journal.port import JournalStore, Page
 PERIOD = 0.05  # seconds between two looks
 WATCH = 1.0  # seconds between two signs to the turn's gateway that it is read
 PATIENCE = 2.0  # seconds that the store may be away
+AT_ONCE = 16  # mirrors that ask the store: hundreds would take all connections, and each other for an outage
 
 Start = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -39,6 +40,7 @@ class Mirrors:
         self._clock = clock
         self._start = start
         self._all: dict[str, Mirror] = {}
+        self._asking = asyncio.Semaphore(AT_ONCE)
 
     @asynccontextmanager
     async def follow(self, turn: str, tenant: str) -> AsyncIterator[MemoryJournal]:
@@ -86,10 +88,11 @@ class Mirrors:
             await asyncio.sleep(PERIOD)
             now = self._clock.monotonic()
             try:
-                await self._read(mirror)
-                if now - watched >= WATCH:
-                    watched = now
-                    await self._attend(mirror)
+                async with self._asking:
+                    await self._read(mirror)
+                    if now - watched >= WATCH:
+                        watched = now
+                        await self._attend(mirror)
             except StoreAway:
                 if now - reached > PATIENCE:
                     raise
