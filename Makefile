@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test test-cluster test-slow bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test test-cluster test-slow bench bench-parsers bench-journal generate lock
+.PHONY: help install dev up down check test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -40,6 +40,16 @@ test-cluster: dev ## the last of these alone; it says whether it could make netw
 
 test-slow: dev ## pipeline parallel, and every way in which a replica on two nodes can lose a part
 	pytest -s -m slow tests/engine tests/cluster
+
+faults: export FAULT_FINDINGS := $(CURDIR)/faults.jsonl
+faults: export FAULT_CANCELS := 2000
+faults: dev ## kill, freeze and cut off everything there is, and write what held into the README
+	@rm -f $(FAULT_FINDINGS)
+	pytest -m faults tests/faults
+	python -m tests.faults.table $(FAULT_FINDINGS) --readme
+
+faults-core: dev ## the same without real Ray, real vLLM and the long waits
+	pytest -m "faults and not slow" tests/faults
 
 bench: dev ## vLLM alone, vLLM's server and Headrace on one model, as a table
 	python -m tests.load.bench

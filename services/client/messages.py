@@ -123,6 +123,7 @@ class Wish(TypedDict, total=False):
 
     model: str
     session: str
+    session_version: int | None
     sampling: Sampling | None
     max_tokens: int | None
     min_tokens: int | None
@@ -160,6 +161,7 @@ def request(messages: Messages, wish: Wish) -> pb.GenerateRequest:
         messages=to_wire(messages),
         model=wish.get("model", ""),
         session=wish.get("session", ""),
+        session_version=wish.get("session_version"),
         sampling=sampling_to_wire(wish.get("sampling")),
         max_tokens=wish.get("max_tokens"),
         min_tokens=wish.get("min_tokens"),

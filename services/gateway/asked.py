@@ -97,6 +97,8 @@ def check_life(request: pb.GenerateRequest, most: float) -> Iterator[Violation]:
         yield Violation("linger_seconds", f"0 to {MAX_LINGER}; {request.linger_seconds} was sent")
     if request.HasField("timeout_seconds") and not 1 <= request.timeout_seconds <= most:
         yield Violation("timeout_seconds", f"1 to {most:g}; {request.timeout_seconds} was sent")
+    if request.HasField("session_version") and not request.session:
+        yield Violation("session_version", "with a session only")
     for field, kind in (("context_policy", pb.ContextPolicy), ("session_busy", pb.SessionBusy)):
         value = getattr(request, field)
         if value not in kind.values():

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from services.api.headrace.v1 import inference_pb2 as pb
-from services.core.errors import InvalidRequest
+from services.core.errors import Conflict, InvalidRequest, StoreAway
 from services.core.request import Ask, Effort, Tenant
-from services.gateway import context
+from services.gateway import asked, context
 from services.gateway.answer import fold
 from services.gateway.context import Kept, Messages
 from services.gateway.deps import Deps
@@ -40,7 +40,13 @@ async def remembered(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
         deadline=turn.deadline,
         elsewhere=lambda: turn.journal.left,
     ):
-        yield as_it_was(await look_up(ask, tenant, deps), turn)
+        if turn.remembered is not None:
+            session = await deps.sessions.get(tenant.id, ask.session)
+            yield as_it_was(session, turn.remembered)
+        else:
+            session = await look_up(ask, tenant, deps)
+            check_version(session, turn.asked.request)
+            yield session
 
 
 async def look_up(ask: Ask, tenant: Tenant, deps: Deps) -> Session:
@@ -52,10 +58,14 @@ async def look_up(ask: Ask, tenant: Tenant, deps: Deps) -> Session:
     return session
 
 
-def as_it_was(session: Session, turn: Turn) -> Session:
-    """When the turn began, for one that another gateway goes on with: it may be in the session already."""
-    if (before := turn.remembered) is None:
-        return session
+def check_version(session: Session, request: pb.GenerateRequest) -> None:
+    """Raises Conflict if the caller has seen another version of the history."""
+    if request.HasField("session_version") and request.session_version != session.version:
+        raise Conflict(f"the session is at version {session.version}, not {request.session_version}")
+
+
+def as_it_was(session: Session, before: asked.Kept) -> Session:
+    """When the turn began: it may be in the session already."""
     return replace(session, version=before.version, messages=session.messages[: before.messages])
 
 
@@ -104,7 +114,9 @@ class History:
             self._sum_up,
         )
         if kept.summary is not None:
-            await self.deps.sessions.summarize(self.turn.tenant.id, session.id, kept.summary)
+            # One that cannot be kept is made again next time.
+            with suppress(StoreAway, InvalidRequest):
+                await self.deps.sessions.summarize(self.turn.tenant.id, session.id, kept.summary)
         return kept
 
     async def _count(self, ask: Ask, messages: Messages) -> int:
@@ -121,8 +133,14 @@ class History:
         model = deps.models[outer.model]
         effort = Effort.LOW if model.family.abilities.effort else None
         ask = Ask(model=outer.model, messages=messages, max_tokens=limit, effort=effort)
-        asked = replace(outer.asked, ask=ask)
-        inner = Turn(outer.id, asked, outer.clock, outer.deadline, outer.clock.monotonic(), outer.wall)
+        inner = Turn(
+            outer.id,
+            replace(outer.asked, ask=ask),
+            outer.clock,
+            outer.deadline,
+            outer.clock.monotonic(),
+            outer.wall,
+        )
         said = conversation(ask, messages, outer.wall, deps, outer.tenant)
         prompt = await render(said, model, deps)
         inner.begin(len(prompt), 1)

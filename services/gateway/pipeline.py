@@ -75,6 +75,7 @@ async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> No
     except HeadraceError as error:
         turn.fail(error)
     except Elsewhere as other:
+        metrics.REPEATS.inc()
         turn.leave(other.turn)
     except TimeoutError:
         turn.fail(DeadlineExceeded("the turn's deadline passed"))

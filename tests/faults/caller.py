@@ -71,6 +71,8 @@ class Caller:
         turn = first
         while (left := history.deadline - time.monotonic()) > 0:
             attempt = await self._attempt(history, request, self.gateways[turn % len(self.gateways)], left)
+            if patient and not history.turn and attempt.refused:
+                history.events.clear()  # the refusal of a turn that never was: it says when to ask again
             if history.terminal is not None or attempt.status in FINAL or not patient:
                 break
             turn += 1

@@ -8,7 +8,7 @@ from tests.faults.caller import Caller
 from tests.faults.history import History
 from tests.faults.world import World
 
-SHORT, TOKENS, LONG = 12, 150, 600
+SHORT, TOKENS, LONG = 12, 150, 400
 Turn = tuple[History, "asyncio.Task[History]"]
 
 
@@ -16,9 +16,9 @@ def prompts(count: int) -> list[str]:
     return [f"turn {i}" for i in range(count)]
 
 
-def begin(caller: Caller, prompt: str, tokens: int = TOKENS, **fields: object) -> Turn:
-    """A turn under way, with an idempotency key of its own."""
-    history = caller.history(prompt, key=f"key of {prompt}")
+def begin(caller: Caller, prompt: str, tokens: int = TOKENS, key: str = "", **fields: object) -> Turn:
+    """A turn under way, with an idempotency key of its own unless one is given."""
+    history = caller.history(prompt, key=key or f"key of {prompt}")
     return history, asyncio.create_task(caller.run(history, max_tokens=tokens, **fields))
 
 

@@ -35,7 +35,7 @@ KTH = 7  # tokens
 STAGES: dict[str, tuple[Any, str]] = {
     "before claim": (pipeline, "claim"),
     "after claim": (Admission, "slot"),
-    "after reserve": (pipeline, "remember"),
+    "after reserve": (pipeline, "remembered"),
     "after remember": (pipeline, "prepare"),
     "after store": (pipeline, "generate"),
     "before settle": (pipeline, "settle"),

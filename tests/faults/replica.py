@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 
+from cluster.engine.health import Unhealthy
 from cluster.engine.port import EngineRequest
 from cluster.engine.sim import SimEngine
 from cluster.serving.lease import Lease
@@ -37,6 +38,18 @@ class Announced(Replica):
         return super()._new_lease()
 
 
+async def judge(replica: Replica, stopping: asyncio.Event) -> None:
+    """Asks it as Ray Serve does, and ends it if it does not work."""
+    while True:
+        try:
+            replica.check()
+        except Unhealthy as unhealthy:
+            say("unhealthy", unhealthy)
+            stopping.set()
+            return
+        await asyncio.sleep(0.1)
+
+
 async def serve(name: str, settings: ReplicaSettings) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
@@ -51,7 +64,9 @@ async def serve(name: str, settings: ReplicaSettings) -> None:
         }
     )
     say("ready", replica.address)
+    judging = asyncio.create_task(judge(replica, stopping))
     await stopping.wait()
+    judging.cancel()
     await replica.drain()
     say("drained")
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 from services.api.headrace.v1 import inference_pb2 as pb
 from tests.faults import promises
 from tests.faults.caller import Caller
-from tests.faults.checks import TOKENS, begin, check, ends, prompts, streams, worst_gap
+from tests.faults.checks import LONG, TOKENS, begin, check, ends, prompts, streams, worst_gap
 from tests.faults.fault import Killed, NotInjected, Terminated, under
 from tests.faults.history import History
 from tests.faults.table import Finding, note
@@ -20,8 +20,7 @@ from tests.support.gateway import ask
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
-GRACE = 2.0
-LONG = 600  # tokens: more than the grace has room for
+GRACE = 2.0  # seconds: LONG has no room in it
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 

@@ -9,6 +9,8 @@ from tests.faults.history import Attempt, History, Position, Seen
 from tests.faults.promises import Drain, Ledger, Order, Second
 from tests.faults.table import Finding, rows
 
+pytestmark = pytest.mark.faults
+
 TWIN = "one two three"
 TWINS = {"count": TWIN}
 

@@ -1,6 +1,7 @@
 """F3, F4, F5 with SimEngine replicas as processes of their own: a replica is killed, frozen, mute, drained."""
 
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.faults.checks import TOKENS, begin, check, ends, prompts, streams, wo
 from tests.faults.fault import Fault, Frozen, Killed, Terminated, ended, under
 from tests.faults.history import History
 from tests.faults.table import Finding, note
+from tests.faults.talk import Process
 from tests.faults.world import Replica, World, twins, world
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
@@ -17,6 +19,27 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 STREAMS = 8
 MIGRATION = 1.5  # seconds from the death of a replica to the next token
 SILENCE = 5.0  # the same of one that says nothing any more: 3 s of silence end its link
+
+
+PROMISES = ("P1", "P2", "P3", "P7")
+# Serve's part is played by the replica's process; the judges are the product's, in a hurry.
+QUICK = {"canary_period_s": 0.5, "canary_timeout_s": 2.0, "canary_queued_timeout_s": 2.0, "stall_s": 2.0}
+MUTE = 5.0  # seconds from the last token of a mute engine to the next one elsewhere
+
+
+@dataclass(slots=True)
+class Mute:
+    process: Process
+    proof: str = "the canary"
+
+    async def inject(self) -> None:
+        self.process.tell("hang")
+
+    async def verify(self) -> None:
+        await self.process.hear("unhealthy")
+
+    async def heal(self) -> None:
+        pass
 
 
 async def holder(made: World) -> Replica:
@@ -41,7 +64,7 @@ async def test_a_killed_replica_costs_its_turns_no_token(token: int) -> None:
         await check(made, [history], answers)
         gap = history.next_after(moment)
         assert gap <= MIGRATION
-        note(Finding("F4", ("P1", "P2", "P3", "P7"), fault.proof, 1, {"next token after s": gap}))
+        note(Finding("F4", PROMISES, fault.proof, 1, {"next token after s": gap}))
 
 
 async def lose_one(
@@ -63,9 +86,7 @@ async def test_many_turns_outlive_a_killed_replica() -> None:
         caller = await made.caller()
         await made.connected(caller, made.gateways[0], 2)
         fault, histories, gap = await lose_one(made, caller, lambda r: Killed(r.process.pid), MIGRATION)
-        note(
-            Finding("F4", ("P1", "P2", "P3", "P7"), fault.proof, len(histories), {"next token after s": gap})
-        )
+        note(Finding("F4", PROMISES, fault.proof, len(histories), {"next token after s": gap}))
 
 
 async def test_turns_leave_a_frozen_replica_within_seconds() -> None:
@@ -73,9 +94,17 @@ async def test_turns_leave_a_frozen_replica_within_seconds() -> None:
         caller = await made.caller()
         await made.connected(caller, made.gateways[0], 2)
         fault, histories, gap = await lose_one(made, caller, lambda r: Frozen(r.process.pid), SILENCE)
-        note(
-            Finding("F3", ("P1", "P2", "P3", "P7"), fault.proof, len(histories), {"next token after s": gap})
-        )
+        note(Finding("F3", PROMISES, fault.proof, len(histories), {"next token after s": gap}))
+
+
+async def test_turns_leave_an_engine_that_takes_orders_and_says_nothing() -> None:
+    """Its process and its link live; only tokens do not come."""
+    async with world(replicas=1, gateways=1) as made:
+        await made.replica("mute", health=QUICK)
+        caller = await made.caller()
+        await made.connected(caller, made.gateways[0], 2)
+        fault, histories, gap = await lose_one(made, caller, lambda r: Mute(r.process), MUTE)
+        note(Finding("F3", PROMISES, fault.proof, len(histories), {"next token after s": gap}))
 
 
 @pytest.mark.parametrize("grace", [5.0, 0.2])

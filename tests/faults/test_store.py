@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import promises
 from tests.faults.caller import Caller
-from tests.faults.checks import LONG, check, ends, prompts, streams
+from tests.faults.checks import check, ends, prompts, streams
 from tests.faults.fault import NotInjected, shows, state_of, under
 from tests.faults.history import History
 from tests.faults.sessions import TURNS, acknowledged, conversations, kept, session_twins
@@ -21,7 +21,7 @@ from tests.support.valkey import Pair, Valkey, running_pair
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 SESSIONS = 6
-FORKED = 900  # tokens
+FORKED = 800  # tokens
 
 
 @dataclass(slots=True)
@@ -74,9 +74,9 @@ async def hear(heard: asyncio.Queue[History], count: int, acknowledged: bool) ->
 
 async def test_acknowledged_turns_survive_the_death_of_the_primary() -> None:
     async with paired() as (pair, link, made, caller):
-        answers = await twins(caller, caller.gateways[1], prompts(3), LONG)
+        answers = await twins(caller, caller.gateways[1], prompts(3), FORKED)
         safe = await session_twins(caller)
-        begun = await streams(caller, 3, LONG)
+        begun = await streams(caller, 3, FORKED)
         talks, heard = await conversations(caller, SESSIONS), asyncio.Queue[History]()
         going = [asyncio.create_task(talk.go_on(caller, TURNS, heard)) for talk in talks]
         await hear(heard, 10, acknowledged=True)

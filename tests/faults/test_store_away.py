@@ -142,7 +142,7 @@ async def test_a_store_that_forgets_or_refuses_costs_no_token_and_runs_nothing_t
                     attempt, _ = await refused(caller, 0)
                     assert attempt.status == "UNAVAILABLE" and attempt.refused
                     turned = 1
-                await begun[0][0].tokens(300)
+                await begun[0][0].tokens(200)
             follower = begin(caller, "turn 0", LONG, first=1)  # the same key, at the other gateway
             histories = await ends([*begun, follower])
             again = [await caller.read_again(history, other.address) for history in histories]

@@ -65,6 +65,18 @@ async def test_turns_that_queue_are_all_in_the_session_in_the_order_in_which_the
         assert [s[-1].finished.session_version for s in streams] == [2, 3, 4, 5]
 
 
+async def test_a_turn_about_another_version_than_the_caller_saw_is_aborted() -> None:
+    async with running_gateway() as endpoint:
+        session = await new_session(endpoint)
+        await endpoint.stream(ask("one", session=session, max_tokens=5, session_version=1))
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await endpoint.stream(ask("two", session=session, max_tokens=5, session_version=1))
+        assert refusal.value.code() is grpc.StatusCode.ABORTED and "version 2" in str(refusal.value.details())
+        assert (await endpoint.stream(ask("two", session=session, max_tokens=5, session_version=2)))[
+            -1
+        ].finished
+
+
 async def test_a_turn_that_ends_lets_the_session_go() -> None:
     async with running_gateway(sim=SLOW) as endpoint:
         session = await new_session(endpoint)

@@ -226,7 +226,9 @@ class Caller:
     async def _cancel_later(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         history, plan = self.history, self.history.plan
-        while history.turn and not (history.ended or history.refused) and self._loop.time() < history.deadline:
+        while (
+            history.turn and not (history.ended or history.refused) and self._loop.time() < history.deadline
+        ):
             if not (gateways := self._gateways()):
                 await asyncio.sleep(0.2)
                 continue

@@ -81,6 +81,7 @@ async def gateway_on(
     await until(lambda: all(link.ready for link in deps.directory.links()))
     deps.tasks.start(deps.recorder.run(), "recorder")
     deps.tasks.start(takeover.watch(), "takeover")
+    deps.tasks.start(deps.directory.watch(), "directory")
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         try:

@@ -190,7 +190,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "messages", "session", "sampling", "max_tokens", "min_tokens", "stop", "tools", "tool_choice", "response_format", "reasoning", "logprobs", "n", "ignore_eos", "idempotency_key", "linger_seconds", "timeout_seconds", "durable", "context_policy", "session_busy")
+    __slots__ = ("model", "messages", "session", "sampling", "max_tokens", "min_tokens", "stop", "tools", "tool_choice", "response_format", "reasoning", "logprobs", "n", "ignore_eos", "idempotency_key", "linger_seconds", "timeout_seconds", "durable", "context_policy", "session_busy", "session_version")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +211,7 @@ class GenerateRequest(_message.Message):
     DURABLE_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_POLICY_FIELD_NUMBER: _ClassVar[int]
     SESSION_BUSY_FIELD_NUMBER: _ClassVar[int]
+    SESSION_VERSION_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     session: str
@@ -231,7 +232,8 @@ class GenerateRequest(_message.Message):
     durable: bool
     context_policy: ContextPolicy
     session_busy: SessionBusy
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., session: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., linger_seconds: _Optional[int] = ..., timeout_seconds: _Optional[int] = ..., durable: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., session_busy: _Optional[_Union[SessionBusy, str]] = ...) -> None: ...
+    session_version: int
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., session: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[ToolChoice, _Mapping]] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., reasoning: _Optional[_Union[Reasoning, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., ignore_eos: _Optional[bool] = ..., idempotency_key: _Optional[str] = ..., linger_seconds: _Optional[int] = ..., timeout_seconds: _Optional[int] = ..., durable: _Optional[bool] = ..., context_policy: _Optional[_Union[ContextPolicy, str]] = ..., session_busy: _Optional[_Union[SessionBusy, str]] = ..., session_version: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "migrations", "takeovers")
