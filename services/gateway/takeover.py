@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from services.core.clock import Deadline
 from services.core.errors import Cancelled, HeadraceError, Internal, StoreAway
-from services.core.events import Event
+from services.core.events import Event, Failed
 from services.gateway import pipeline
 from services.gateway.asked import Asked, Life, request_of, tenant_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.turn import Turn, taken_over
 from services.gateway.validate import resolve, validate
-from services.journal.port import Stored
+from services.journal.port import Batch, Stored
 from services.telemetry import metrics
 from services.telemetry.logs import log
 
@@ -86,24 +86,38 @@ class Takeover:
     async def _take(self, id: str, owner: str) -> bool:
         journals = self._deps.journals
         found = await journals.find(id)
-        if found is not None and not self._serves(found):
+        if found is None or not self._serves(found):
             return False
-        stored = await journals.take(id, owner, self._deps.name)
+        stored = await journals.take(id, owner, self._deps.name, self._epoch(found))
         if stored is None:
             return False
         try:
             pages = await journals.read(id, stored.record.tenant, 0)
-        except ValueError:
-            raise Internal("the turn's journal cannot be read") from None
-        self._go_on(stored, [entry.event for page in pages for entry in page.entries])
+            self._go_on(stored, [entry.event for page in pages for entry in page.entries])
+        except StoreAway:
+            raise
+        except (ValueError, HeadraceError):
+            await self._give_up(stored)
         return True
+
+    def _epoch(self, stored: Stored) -> int:
+        """Milliseconds of the turn's life, so that no takeover has the epoch of one that the store has forgotten."""
+        return round((self._deps.clock.now() - unpack(stored.record.request).wall) * 1000)
 
     def _serves(self, stored: Stored) -> bool:
         try:
             resolve(request_of(unpack(stored.record.request)).model, self._deps.limits())
-        except HeadraceError:
+        except (ValueError, HeadraceError):
             return False
         return True
+
+    async def _give_up(self, stored: Stored) -> None:
+        """One turn that cannot be read here must not be the end of gateway after gateway. Raises StoreAway."""
+        record = stored.record
+        ending = [Failed(Internal("the turn cannot be read at the gateway that took it over"))]
+        last = Batch(record.turn, record.tenant, record.epoch, stored.seq + 1, ending, True, record.keep)
+        await self._deps.journals.append([last])
+        log.error("a turn cannot be taken over", turn=record.turn)
 
     def _go_on(self, stored: Stored, events: Sequence[Event]) -> None:
         deps, record = self._deps, stored.record
