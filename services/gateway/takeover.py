@@ -115,12 +115,17 @@ class Takeover:
         found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)
         past = [] if turn is None else await self._past(turn, 0)
-        stored = await journals.take(id, owner, self._deps.name)
+        least = 0 if turn is None else self._epoch(turn)
+        stored = await journals.take(id, owner, self._deps.name, least)
         if stored is None or turn is None:
             return False
         past += await self._past(turn, len(past))
         self._go_on(turn, stored, past)
         return True
+
+    def _epoch(self, turn: Turn) -> int:
+        """Milliseconds of the turn's life, so that no takeover has the epoch of one that the store has forgotten."""
+        return round((self._deps.clock.now() - turn.wall) * 1000)
 
     async def _past(self, turn: Turn, after: int) -> list[Event]:
         pages = await self._deps.journals.read(turn.id, turn.tenant.id, after)
