@@ -59,9 +59,12 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "") -> bytes:
-    tenant = asked.tenant
+    tenant, request = asked.tenant, pb.GenerateRequest()
+    request.CopyFrom(asked.request)
+    # Nothing checks or reads them, and a message of megabytes would fit into what nobody knows.
+    request.DiscardUnknownFields()  # type: ignore[no-untyped-call]
     kept = Kept(
-        request=asked.request.SerializeToString(),
+        request=request.SerializeToString(),
         tenant=tenant.id,
         key=tenant.key,
         scopes=tuple(tenant.scopes),

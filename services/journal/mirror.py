@@ -126,6 +126,11 @@ class Mirrors:
             mirror.task.cancel()
 
 
+def epoch_at(events: Sequence[Any], seq: int) -> int:
+    """The epoch of the turn after its first `seq` events."""
+    return max((event.epoch for event in events[:seq] if isinstance(event, TakenOver)), default=0)
+
+
 def standing(events: Sequence[Any], epoch: int, seq: int) -> int:
     """How much of what a reader of `epoch` has up to `seq` still stands: up to the next takeover, if it was
     ahead of it."""
