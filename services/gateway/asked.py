@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.errors import Violation
@@ -84,7 +85,11 @@ def unpack(data: bytes) -> Kept:
 
 
 def request_of(kept: Kept) -> pb.GenerateRequest:
-    return pb.GenerateRequest.FromString(kept.request)
+    """Raises ValueError."""
+    try:
+        return pb.GenerateRequest.FromString(kept.request)
+    except DecodeError:
+        raise ValueError("a turn's record without its request") from None
 
 
 def tenant_of(kept: Kept) -> Tenant:

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from services.core.errors import MAX_VIOLATIONS, HeadraceError, Internal, InvalidRequest, Violation
+from services.core.errors import MAX_VIOLATIONS, HeadraceError, Internal, InvalidRequest, StoreAway, Violation
 from services.core.outcome import Outcome
 from services.telemetry.logs import log
 from services.telemetry.metrics import REQUESTS
@@ -159,6 +159,8 @@ class _Guard:
 
     async def _refuse(self, error: HeadraceError) -> NoReturn:
         self._count(error.outcome)
+        if isinstance(error, StoreAway):
+            log.warning("refused for the store", method=self._method, reason=error.message)
         await refuse(self._context, error)
 
     def _count(self, outcome: Outcome) -> None:

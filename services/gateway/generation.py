@@ -42,6 +42,7 @@ class Generation:
         "_unsaid",
         "choice",
         "ending",
+        "on_first",
         "parser",
         "sampled",
         "thought",
@@ -74,6 +75,7 @@ class Generation:
         self._calls = 0
         self._endless = endless
         self._last: float | None = None
+        self.on_first: Callable[[], None] | None = None  # called when a replica takes the next order up
         self.visible = False  # content or a call was appended
         self.thought = False
         self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -103,6 +105,9 @@ class Generation:
         self.ending = asyncio.get_running_loop().create_future()
 
     def prefilled(self, cached_tokens: int, queued: float) -> None:
+        if self.on_first is not None:
+            self.on_first()
+            self.on_first = None
         if not self.sampled:
             self._turn.cached_tokens = cached_tokens
         self._meter.cached.inc(cached_tokens)

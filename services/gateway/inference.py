@@ -27,7 +27,7 @@ from services.gateway.response import response, turn_message
 from services.gateway.turn import Turn
 from services.gateway.validate import validate_count, validate_position
 from services.journal.port import placed
-from services.telemetry.metrics import MESSAGES
+from services.telemetry.metrics import MESSAGES, RESUMES, REWINDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -67,6 +67,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         tenant = await self._deps.keyring.identify(authorization(context))
         validate_position(request)
         shows = Scope.REASONING in tenant.scopes and await self._shows_reasoning(request.turn, tenant)
+        RESUMES.inc()
         position = (request.epoch, request.after_seq)
         async with self._reading(request.turn, tenant, context, *position) as reader:
             await _deliver(reader, context, shows_reasoning=shows)
@@ -178,6 +179,7 @@ async def _deliver(reader: Reader, context: Context, *, shows_reasoning: bool) -
     try:
         while more := await reader.read():
             if isinstance(more, Rewound):
+                REWINDS.inc()
                 answers = [answer.message() for answer in fold(more.events)]
                 await context.write(
                     wire.rewind(answers, more.seq, reader.epoch, shows_reasoning=shows_reasoning)

@@ -1,7 +1,8 @@
 """The life of a turn, in nine stages: identify, validate, claim, admit, remember, screen, route, generate, settle."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +22,12 @@ from services.gateway.turn import Turn
 from services.gateway.validate import ModelLimits, permit, refuse_any, validate
 from services.journal.port import Record
 from services.journal.recorder import Recording
-from services.sessions.port import Session
+from services.sessions.port import Busy, Session
 from services.store.connect import AWAY_TEXT
 from services.telemetry import metrics
 
 LONG_DEMANDS = 2_000  # bytes of tools and format
+CLAIMING = 0.3  # seconds between a turn's hold on its session and its claim, at most as a rule
 
 
 class Elsewhere(Exception):
@@ -75,6 +77,7 @@ async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> No
     except HeadraceError as error:
         turn.fail(error)
     except Elsewhere as other:
+        metrics.REPEATS.inc()
         turn.leave(other.turn)
     except TimeoutError:
         turn.fail(DeadlineExceeded("the turn's deadline passed"))
@@ -91,7 +94,7 @@ async def _run(turn: Turn, deps: Deps) -> None:
     await claim(turn, deps)
     turn.go_on()
     turn.held.enter_context(deps.admission.slot())
-    async with remembered(turn, deps) as session:
+    async with alone(turn, deps) as session:
         deps.screen.check(ask.messages, ask.demands())
         work = await prepare(session, turn, deps)
         await keep(work, turn, deps)
@@ -114,6 +117,26 @@ async def _resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
                 turn.start(len(work.order.prompt), ask.n, work.kept.dropped)
             endings = await generate(work, pasts(past, ask.n), turn, deps)
         await settle(endings, session, turn, deps)
+
+
+@asynccontextmanager
+async def alone(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
+    """The session, held for the turn. Raises Elsewhere if a turn that holds it has the same key."""
+    async with AsyncExitStack() as stack:
+        try:
+            session = await stack.enter_async_context(remembered(turn, deps))
+        except Busy:
+            await find_twin(turn, deps)
+            raise
+        yield session
+
+
+async def find_twin(turn: Turn, deps: Deps) -> None:
+    """Raises Elsewhere if the key is claimed within moments: by a copy of this call that came just before."""
+    end = deps.clock.monotonic() + CLAIMING
+    while turn.claim is not None and deps.clock.monotonic() < end:
+        await claim(turn, deps)
+        await asyncio.sleep(CLAIMING / 10)
 
 
 async def claim(turn: Turn, deps: Deps) -> None:

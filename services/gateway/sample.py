@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from services.backend.directory import Directory
@@ -104,10 +105,11 @@ class Sampler:
         until = loop.time() + self.recovery if begun else 0.0
         while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
             tried.add(_connection(link))
+            if lost is not None:
+                generation.on_first = partial(self._moved, lost, begun)
             heard = await self._on(link, continued(order, generation.sampled), generation)
             self._report(link, heard.cause)
-            if lost is not None and heard.cause is not Cause.FULL:
-                self._moved(lost, begun)
+            if generation.on_first is None:
                 lost = None
             if heard.cause in GOOD:
                 return heard

@@ -5,13 +5,13 @@ import random
 from collections.abc import Sequence
 
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, HeadraceError, Internal, StoreAway
+from services.core.errors import Cancelled, HeadraceError, StoreAway
 from services.core.events import Event
 from services.gateway import pipeline
 from services.gateway.asked import Asked, Life, request_of, tenant_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.turn import Turn, taken_over
-from services.gateway.validate import resolve, validate
+from services.gateway.validate import validate
 from services.journal.port import Stored
 from services.telemetry import metrics
 from services.telemetry.logs import log
@@ -30,6 +30,8 @@ class Takeover:
         self._heard = 0.0  # when it did last
         self._missed: set[str] = set()
         self._strays: set[str] = set()
+        self._refused: dict[str, set[str]] = {}  # by gateway, of those whose lease lapsed
+        self._beaten = float("-inf")
         self._looks = 0
         self._left = False
 
@@ -62,7 +64,7 @@ class Takeover:
     async def look(self) -> None:
         """One beat, and one look at the others. Raises StoreAway."""
         deps = self._deps
-        await deps.journals.beat(deps.name, self._lease)
+        await self._beat()
         lapsed = set(await deps.journals.lapsed()) - {deps.name}
         self._heard = deps.clock.monotonic()
         if self._reached is None:
@@ -71,9 +73,14 @@ class Takeover:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
         self._missed = lapsed
+        self._refused = {gateway: ids for gateway, ids in self._refused.items() if gateway in lapsed}
         self._looks += 1
         if self._looks % BEATS == 0 and not deps.admission.closed:
             await self._find_strays()
+
+    async def _beat(self) -> None:
+        self._beaten = self._deps.clock.monotonic()
+        await self._deps.journals.beat(self._deps.name, self._lease)
 
     async def _find_strays(self) -> None:
         """Turns that are this gateway's by the store's word alone: it took them over and did not hear so, or a
@@ -86,37 +93,51 @@ class Takeover:
         self._strays = strays
 
     async def _succeed(self, gateway: str) -> None:
-        turns = list(await self._deps.journals.orphans(gateway))
+        refused = self._refused.setdefault(gateway, set())
+        turns = [turn for turn in await self._deps.journals.orphans(gateway) if turn not in refused]
         random.shuffle(turns)  # several gateways share the work
-        taken = [turn for turn in turns if await self._take(turn, gateway)]
+        taken = 0
+        for turn in turns:
+            # Very many turns take longer than a lease: this gateway's own must not lapse over them.
+            if self._deps.clock.monotonic() - self._beaten >= self._lease / BEATS:
+                await self._beat()
+            if (took := await self._take(turn, gateway)) is None:
+                refused.add(turn)
+            taken += bool(took)
         if taken:
-            log.warning("turns taken over", gateway=gateway, turns=len(taken))
+            log.warning("turns taken over", gateway=gateway, turns=taken)
 
-    async def _take(self, id: str, owner: str) -> bool:
+    async def _take(self, id: str, owner: str) -> bool | None:
+        """Whether it goes on here; None for one that this gateway cannot read, or would refuse: another may have
+        the key, the version or the model that it takes. Raises StoreAway."""
+        try:
+            return await self._go_on_with(id, owner)
+        except StoreAway:
+            raise
+        except (HeadraceError, ValueError) as error:
+            log.warning("turn left to others", turn=id, gateway=owner, reason=type(error).__name__)
+            return None
+
+    async def _go_on_with(self, id: str, owner: str) -> bool:
+        """Reads all of it before it is taken: what cannot be read stays whose it is. Raises HeadraceError, ValueError."""
         journals = self._deps.journals
         found = await journals.find(id)
-        if found is not None and not self._serves(found):
-            return False
+        turn = None if found is None or found.ended else self._turn(found)
+        past = [] if turn is None else await self._past(turn, 0)
         stored = await journals.take(id, owner, self._deps.name)
-        if stored is None:
+        if stored is None or turn is None:
             return False
-        try:
-            pages = await journals.read(id, stored.record.tenant, 0)
-        except ValueError:
-            raise Internal("the turn's journal cannot be read") from None
-        self._go_on(stored, [entry.event for page in pages for entry in page.entries])
+        past += await self._past(turn, len(past))
+        self._go_on(turn, stored, past)
         return True
 
-    def _serves(self, stored: Stored) -> bool:
-        try:
-            resolve(request_of(unpack(stored.record.request)).model, self._deps.limits())
-        except HeadraceError:
-            return False
-        return True
+    async def _past(self, turn: Turn, after: int) -> list[Event]:
+        pages = await self._deps.journals.read(turn.id, turn.tenant.id, after)
+        return [entry.event for page in pages for entry in page.entries]
 
-    def _go_on(self, stored: Stored, events: Sequence[Event]) -> None:
+    def _go_on(self, turn: Turn, stored: Stored, events: Sequence[Event]) -> None:
         deps, record = self._deps, stored.record
-        turn = self._turn(stored)
+        turn.epoch = record.epoch
         turn.journal.extend(events)
         turn.journal.saved = len(events)
         pipeline.follow(turn, turn.record(deps.name, record.request, record.keep), deps)
@@ -128,6 +149,7 @@ class Takeover:
         deps.turns.linger(turn)
 
     def _turn(self, stored: Stored) -> Turn:
+        """Raises InvalidRequest, ValueError."""
         deps, record = self._deps, stored.record
         kept = unpack(record.request)
         request = request_of(kept)
@@ -145,7 +167,6 @@ class Takeover:
             deadline=Deadline.after(deps.clock, max(0.0, record.seconds)),
             begun=now - max(0.0, deps.clock.now() - kept.wall),
             wall=kept.wall,
-            epoch=record.epoch,
             kept=True,
             remembered=kept,
         )

@@ -131,6 +131,7 @@ class Turn:
     def hear(self, verdict: Verdict) -> None:
         """The store's word on what was appended."""
         if verdict is Verdict.FENCED:
+            metrics.FENCED.inc()
             self.leave(self.id)
         else:
             self.fail(Cancelled("the turn was cancelled"))

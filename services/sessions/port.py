@@ -231,8 +231,12 @@ def conflict() -> Conflict:
     return Conflict("the session was changed by another turn")
 
 
-def busy() -> Conflict:
-    return Conflict("another turn is writing to this session")
+class Busy(Conflict):
+    """Another turn holds the session."""
+
+
+def busy() -> Busy:
+    return Busy("another turn is writing to this session")
 
 
 def crowded() -> Full:

@@ -20,6 +20,7 @@ from services.store.sentinel import pool as sentinel_pool
 
 CONNECTIONS = 64  # per process and server; a caller that finds none free waits within its budget
 AWAY_TEXT = "the session and key store does not answer"
+FULL_TEXT = "the session and key store is full"  # the operator's maxmemory
 
 Store = Node | Cluster
 # Of a server, by its address: its breaker opened or closed.
@@ -131,6 +132,8 @@ def store_error(error: Exception) -> HeadraceError | None:
     """What an error among a pipeline's replies means here; None if it is neither an outage nor a refusal."""
     if isinstance(error, HeadraceError):
         return error
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return StoreAway(FULL_TEXT)
     if isinstance(error, AWAY):
         return StoreAway(AWAY_TEXT)
     if not isinstance(error, exceptions.ResponseError):

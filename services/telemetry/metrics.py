@@ -31,6 +31,9 @@ MIGRATIONS = Counter("headrace_migrations_total", "Answers that went on elsewher
 UNKEPT = Counter("headrace_turns_unkept_total", "Turns begun while the store was away, and not resumable")
 TAKEOVERS = Counter("headrace_takeovers_total", "Turns taken over from a gateway that was lost")
 FENCED = Counter("headrace_turns_fenced_total", "Turns lost to another gateway")
+RESUMES = Counter("headrace_resumes_total", "Streams read on from a position")
+REWINDS = Counter("headrace_rewinds_total", "Readers that were ahead of what survived a gateway")
+REPEATS = Counter("headrace_repeats_total", "Calls that followed the turn that had their idempotency key")
 JOURNAL_LAG = Gauge(
     "headrace_journal_lag_events", "Events that the store does not have yet", multiprocess_mode="livesum"
 )

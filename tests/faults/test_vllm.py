@@ -96,7 +96,13 @@ async def test_a_killed_engine_core_is_replaced_and_its_turn_goes_on(whole: Up) 
         await judge(caller, history)
         assert only(whole, "VLLM::EngineCore").pid != core.pid
         note(
-            Finding("F1", PROMISES, fault.proof, 1, {"replica left after s": left, "next token after s": gap})
+            Finding(
+                "F1",
+                PROMISES,
+                fault.proof,
+                1,
+                {"replica left after s": left, "its only successor's token after s": gap},
+            )
         )
 
 
@@ -107,7 +113,7 @@ async def test_an_engine_core_that_stands_still_is_replaced_and_its_turn_goes_on
         history, left, gap = await hit(caller, fault, 60)
         await judge(caller, history)
         await shows(lambda: state_of(core.pid) in ("", "Z"), "the frozen core is still there")
-        figures = {"vLLM replica left after s": left, "vLLM's next token after s": gap}
+        figures = {"vLLM replica left after s": left, "its only successor's token after s": gap}
         note(Finding("F3", PROMISES, fault.proof, 1, figures))
 
 

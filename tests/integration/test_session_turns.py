@@ -139,3 +139,12 @@ async def test_a_durable_turn_says_whether_a_replica_of_the_store_has_it() -> No
         pair.replica.stop()
         reply = await endpoint.inference.Generate(request, metadata=endpoint.auth)
         assert reply.durability == pb.DURABILITY_UNCONFIRMED and reply.session_version == 3
+
+
+async def test_copies_of_a_session_turn_with_one_key_are_one_turn() -> None:
+    async with running_gateway(sim=SLOW) as endpoint:
+        session = await new_session(endpoint)
+        request = ask("one", session=session, max_tokens=60, idempotency_key="k")
+        streams = await asyncio.gather(*(endpoint.stream(request) for _ in range(20)))
+        assert len({events[0].started.turn for events in streams}) == 1
+        assert await said_in(endpoint, session) == ["one", text_of(streams[0])]

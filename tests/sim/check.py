@@ -11,7 +11,7 @@ from services.gateway.answer import fold
 from services.gateway.wire import REASONS
 from tests.sim.caller import LATE, History
 from tests.sim.model import answer
-from tests.sim.plan import FAULTS_END, STORE_FAULTS
+from tests.sim.plan import FAULTS_END, FORGETS, STORE_FAULTS
 from tests.sim.world import SETTLE, World
 
 NAMES = {value: reason.value for reason, value in REASONS.items()}
@@ -65,7 +65,7 @@ WHY = {
     "engine_lost": REPLICA_FAULTS,
     "no_replica": REPLICA_FAULTS,
     "store_away": STORE_FAULTS,
-    "not_found": {"store_fails_over", "store_restarts_empty"},
+    "not_found": FORGETS,
     "cancelled": LONELY | STORE_FAULTS,
 }
 

@@ -22,6 +22,8 @@ class Fault:
 KINDS = {
     "kill": 5,
     "kill_at": 5,
+    "taker_dies": 2,  # a gateway is killed, and the one that takes a turn of it over as well
+    "take_is_forgotten": 2,  # by a failover of the store
     "freeze": 4,
     "cut": 4,
     "drain": 3,
@@ -29,6 +31,7 @@ KINDS = {
     "store_freezes": 3,
     "store_away": 3,
     "store_fails_over": 2,
+    "store_forgets": 2,  # what it was asked for, and all that came after, by a failover
     "store_restarts_empty": 1,
     "store_loses": 3,
     "replica_dies": 3,
@@ -36,15 +39,9 @@ KINDS = {
     "replica_drains": 2,
     "engine_fails": 2,
 }
-STORE_FAULTS = {
-    "cut",
-    "store_freezes",
-    "store_away",
-    "store_loses",
-    "store_fails_over",
-    "store_restarts_empty",
-}
-VERBS = ("create", "append", "append", "take", "claimed", "read", "sessions.append", "confirm")
+FORGETS = {"store_fails_over", "store_forgets", "take_is_forgotten", "store_restarts_empty"}
+STORE_FAULTS = {"cut", "store_freezes", "store_away", "store_loses"} | FORGETS
+VERBS = ("create", "create", "append", "append", "take", "take", "claimed", "read", "sessions.append", "confirm")
 
 
 def draw_faults(rng: random.Random) -> list[Fault]:
@@ -56,9 +53,9 @@ def _fault(rng: random.Random) -> Fault:
     [kind] = rng.choices(list(KINDS), list(KINDS.values()))
     at = rng.uniform(0.05, FAULTS_END - 1.5)
     seconds = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.3, 5)))
-    return Fault(
-        at, kind, rng.randrange(8), min(seconds, FAULTS_END - at), rng.choice(VERBS), rng.randrange(1, 12)
-    )
+    verb = rng.choice(VERBS)
+    count = rng.randrange(1, 12) if verb == "append" else rng.randrange(1, 4)
+    return Fault(at, kind, rng.randrange(8), min(seconds, FAULTS_END - at), verb, count)
 
 
 def draw_plans(rng: random.Random, sessions: dict[str, str]) -> list[tuple[float, Plan]]:

@@ -36,6 +36,7 @@ class Server:
         self.down = False
         self.frozen_until = 0.0
         self.cut: dict[Owner, float] = {}  # until when
+        self.on_executing: Callable[[str], None] = lambda verb: None
         self.on_executed: Callable[[Owner, str], None] = lambda owner, verb: None
         self.wiped = False  # something acknowledged was lost
         self._before: dict[str, Any] | None = None
@@ -90,13 +91,14 @@ class Server:
 
     def _execute(self, owner: Owner, store: str, verb: str, args: Any, named: Any, answer: Any) -> None:
         result, error = None, None
+        self.on_executing(_name(store, verb))
         try:
             getattr(getattr(self, store), verb)(*args, **named).send(None)
         except StopIteration as done:
             result = done.value
         except HeadraceError as refused:
             error = refused
-        self.on_executed(owner, verb if store == "journals" else f"{store}.{verb}")
+        self.on_executed(owner, _name(store, verb))
         if answer is not None and not self._is_cut(owner):
             self._loop.call_later(self._delay(), _tell, answer, result, error, context=WORLD)
 
@@ -105,6 +107,10 @@ class Server:
 
     def _is_cut(self, owner: Owner) -> bool:
         return self.cut.get(owner, 0.0) > self._loop.time()
+
+
+def _name(store: str, verb: str) -> str:
+    return verb if store == "journals" else f"{store}.{verb}"
 
 
 def _expire(answer: Any) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -48,7 +48,7 @@ class World:
         self.replicas = [Replica(f"replica {i}", self.loop, step, capacity) for i in range(count)]
         self.faults = draw_faults(self.rng)
         self._at_verb: list[Fault] = []
-        self.server.on_executed = self._executed
+        self.server.on_executed, self.server.on_executing = self._executed, self._executing
 
     @property
     def alive(self) -> list[SimGateway]:
@@ -110,21 +110,41 @@ class World:
         gateway.kill()
         self._replace(fault.seconds)
 
+    def _taker_dies(self, fault: Fault) -> None:
+        self._at_verb.append(replace(fault, kind="kill_at", verb="take", count=1))
+        self._kill(fault)
+
+    def _take_is_forgotten(self, fault: Fault) -> None:
+        self._at_verb.append(replace(fault, kind="store_forgets", verb="take", count=1))
+        self._kill(fault)
+
     def _kill_at(self, fault: Fault) -> None:
         self._at_verb.append(fault)
 
     def _executed(self, owner: Owner, verb: str) -> None:
-        for fault in [fault for fault in self._at_verb if fault.verb == verb]:
-            self._at_verb.remove(fault)
-            if fault.count > 1:
-                self._at_verb.append(
-                    Fault(fault.at, fault.kind, fault.target, fault.seconds, verb, fault.count - 1)
-                )
+        for fault in [f for f in self._at_verb if (f.kind, f.verb) == ("kill_at", verb)]:
+            if not self._counted(fault):
                 continue
             for gateway in self.alive:
                 if gateway.owner is owner:
                     self.note(f"at {verb}")
                     self._kill_it(gateway, fault)
+
+    def _store_forgets(self, fault: Fault) -> None:
+        self._at_verb.append(fault)
+
+    def _executing(self, verb: str) -> None:
+        for fault in [f for f in self._at_verb if (f.kind, f.verb) == ("store_forgets", verb)]:
+            if self._counted(fault):
+                self.note(f"the store forgets {verb}")
+                self._store_fails_over(fault)
+
+    def _counted(self, fault: Fault) -> bool:
+        """Whether it strikes now; else it waits for the next one."""
+        self._at_verb.remove(fault)
+        if fault.count > 1:
+            self._at_verb.append(replace(fault, count=fault.count - 1))
+        return fault.count <= 1
 
     def _freeze(self, fault: Fault) -> None:
         if (gateway := self._gateway(fault)) is not None:

@@ -121,7 +121,9 @@ class TurnMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_ends_once(self) -> None:
-        ends = [i for i, event in enumerate(self.turn.journal.events, 1) if isinstance(event, Finished | Failed)]
+        ends = [
+            i for i, event in enumerate(self.turn.journal.events, 1) if isinstance(event, Finished | Failed)
+        ]
         assert ends in ([], [len(self.turn.journal)])
         assert bool(ends) == self.turn.journal.closed
 

@@ -38,10 +38,14 @@ def _error(kind: type[HeadraceError], text: str, retry: float | None) -> Headrac
 
 KINDS = [kind for kind in codec.ERRORS.values() if kind is not InvalidRequest]
 ERRORS = st.builds(_error, st.sampled_from(KINDS), TEXT, st.none() | st.floats(0, 60))
-REFUSALS = st.lists(st.builds(Violation, TEXT, TEXT), min_size=1, max_size=3).map(lambda v: InvalidRequest(*v))
+REFUSALS = st.lists(st.builds(Violation, TEXT, TEXT), min_size=1, max_size=3).map(
+    lambda v: InvalidRequest(*v)
+)
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Started, TEXT, TEXT, COUNT, st.booleans(), COUNT),
-    st.builds(Delta, TEXT, IDS, COUNT, st.lists(st.builds(Logprob, st.binary(max_size=4), SCORE, TOP), max_size=2)),
+    st.builds(
+        Delta, TEXT, IDS, COUNT, st.lists(st.builds(Logprob, st.binary(max_size=4), SCORE, TOP), max_size=2)
+    ),
     st.builds(ReasoningDelta, TEXT, IDS, COUNT),
     st.builds(CallDelta, COUNT, TEXT, IDS, COUNT, TEXT, TEXT),
     st.builds(Restarted, COUNT, st.booleans()),

@@ -110,7 +110,11 @@ class StoreMachine(RuleBasedStateMachine):
             return
         if not again:
             model.gateway, model.before, model.epoch = gateway, owner, model.epoch + 1
-        assert (stored.record.gateway, stored.record.epoch, stored.seq) == (gateway, model.epoch, len(model.events))
+        assert (stored.record.gateway, stored.record.epoch, stored.seq) == (
+            gateway,
+            model.epoch,
+            len(model.events),
+        )
 
     @rule(turn=st.sampled_from(TURNS))
     def cancel(self, turn: str) -> None:
