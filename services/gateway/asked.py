@@ -32,7 +32,12 @@ class Life:
     @property
     def must_be_kept(self) -> bool:
         """It is refused while the store is away."""
-        return self.durable or self.claim is not None or math.isinf(self.linger)
+        return self.claim is not None or self.must_end_kept
+
+    @property
+    def must_end_kept(self) -> bool:
+        """Its readers are not told an ending that the store does not have."""
+        return self.durable or math.isinf(self.linger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text
     tenant, request = asked.tenant, pb.GenerateRequest()
     request.CopyFrom(asked.request)
     # Nothing checks or reads them, and a message of megabytes would fit into what nobody knows.
-    request.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    request.DiscardUnknownFields()
     kept = Kept(
         request=request.SerializeToString(),
         tenant=tenant.id,

@@ -39,13 +39,16 @@ class Mirrors:
         self._clock = clock
         self._start = start
         self._all: dict[str, Mirror] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[Mirror]] = {}
 
     @asynccontextmanager
     async def follow(self, turn: str, tenant: str) -> AsyncIterator[MemoryJournal]:
         """The turn's journal, with what the store has of it now. Raises NotFound, StoreAway."""
         mirror = self._all.get(turn)
         if mirror is None or mirror.tenant != tenant:
-            mirror = await self._open(turn, tenant)
+            found = await self._together(turn, tenant)
+            # Who was served first may have left, and closed it.
+            mirror = self._all.get(turn) or self._begin(found)
         mirror.readers += 1
         try:
             yield mirror.journal
@@ -53,6 +56,19 @@ class Mirrors:
             mirror.readers -= 1
             if not mirror.readers:
                 self._close(mirror)
+
+    async def _together(self, turn: str, tenant: str) -> Mirror:
+        """Many that ask for one turn at once are one reader of the store."""
+        if (opening := self._opening.get((turn, tenant))) is None:
+            opening = asyncio.create_task(self._open(turn, tenant), name=f"opening {turn}")
+            self._opening[turn, tenant] = opening
+            opening.add_done_callback(lambda task: self._opened(turn, tenant, task))
+        return await asyncio.shield(opening)
+
+    def _opened(self, turn: str, tenant: str, task: "asyncio.Task[Mirror]") -> None:
+        del self._opening[turn, tenant]
+        if not task.cancelled():
+            task.exception()  # those who wait are told; there may be none left
 
     async def _open(self, turn: str, tenant: str) -> Mirror:
         stored = await self._store.find(turn)
@@ -63,9 +79,12 @@ class Mirrors:
         await self._read(mirror)
         if (other := self._all.get(turn)) is not None:
             return other  # opened meanwhile
-        if not mirror.journal.closed:
-            self._all[turn] = mirror
-            mirror.task = self._start(self._run(mirror), f"mirror {turn}")
+        return self._begin(mirror)
+
+    def _begin(self, mirror: Mirror) -> Mirror:
+        if not (mirror.journal.closed or mirror.journal.left):
+            self._all[mirror.turn] = mirror
+            mirror.task = self._start(self._run(mirror), f"mirror {mirror.turn}")
         return mirror
 
     def _close(self, mirror: Mirror) -> None:

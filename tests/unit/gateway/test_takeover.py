@@ -1,6 +1,5 @@
 """When a gateway trusts its own view of the store enough to give another one up."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
