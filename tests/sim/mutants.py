@@ -84,7 +84,6 @@ _append, _take, _create = MemoryJournalStore._append, MemoryJournalStore.take, M
 _leave, _again, _slot = Turn.leave, Recorder._again, Admission.slot
 
 
-
 async def _any_epoch(self: MemoryJournalStore, turn: str, owner: str, gateway: str, least: int = 0) -> Any:
     return await _take(self, turn, owner, gateway)
 

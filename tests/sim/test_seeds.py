@@ -39,7 +39,9 @@ def test_a_seed_tells_the_same_story_again() -> None:
 @pytest.mark.timeout(900)
 def test_every_seed_keeps_every_promise() -> None:
     bad = sweep(range(FIRST, FIRST + SEEDS))
-    assert not bad, "\n\n".join([f"{len(bad)} of {SEEDS} seeds: {[run.seed for run in bad]}", *map(told, bad[:3])])
+    assert not bad, "\n\n".join(
+        [f"{len(bad)} of {SEEDS} seeds: {[run.seed for run in bad]}", *map(told, bad[:3])]
+    )
 
 
 @pytest.mark.sim
