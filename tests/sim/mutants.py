@@ -59,7 +59,7 @@ async def _no_claim(self: MemoryJournalStore, record: Any) -> str:
 async def _answer_again(endings: Any, session: Any, turn: Turn, deps: Any) -> int:
     answer = pipeline.fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, answer)
-    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said)  # no operation id
+    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said, model=turn.model)
 
 
 async def _no_strays(self: Takeover) -> None: ...
@@ -109,6 +109,10 @@ def _closed_to_all(self: Admission, *, forced: bool = False) -> Iterator[None]:
         yield
 
 
+async def _leaves_and_stays(self: Takeover) -> None:
+    await self._deps.journals.beat(self._deps.name, 0)
+
+
 MUTANTS: dict[str, list[Patch]] = {
     "the store does not check the epoch": [(MemoryJournalStore, "_append", _no_fence)],
     "the store takes events in any order": [(MemoryJournalStore, "_append", _any_order)],
@@ -126,6 +130,7 @@ MUTANTS: dict[str, list[Patch]] = {
     "who creates a turn is not known as a gateway": [(MemoryJournalStore, "create", _unknown_creator)],
     "the end of an answer is not read again": [(Generation, "replay_end", _held_back)],
     "a gateway that leaves takes turns over": [
+        (Takeover, "leave", _leaves_and_stays),
         (Admission, "closed", False),
         (Admission, "slot", _closed_to_all),
     ],
