@@ -110,7 +110,9 @@ class Takeover:
             return None
 
     async def _go_on_with(self, id: str, owner: str) -> bool:
-        """Reads all of it before it is taken: what cannot be read stays whose it is. Raises HeadraceError, ValueError."""
+        """Reads all of it before it is taken: what cannot be read stays whose it is.
+
+        Raises HeadraceError, ValueError."""
         journals = self._deps.journals
         found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)

@@ -157,8 +157,9 @@ class JournalStore(Protocol):
         ...
 
     async def take(self, turn: str, owner: str, gateway: str, least: int = 0) -> Stored | None:
-        """Makes `gateway` the writer instead of `owner`, with the next epoch, `least` at least; None if the turn has ended, is
-        gone, or has another writer by now. The two may be one: it goes on with a turn that it lost sight of."""
+        """Makes `gateway` the writer instead of `owner`, with the next epoch, `least` at least; None if the turn
+        has ended, is gone, or has another writer by now. The two may be one gateway, which goes on with a turn
+        that it lost sight of."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:

@@ -84,7 +84,6 @@ _append, _take, _create = MemoryJournalStore._append, MemoryJournalStore.take, M
 _leave, _again, _slot = Turn.leave, Recorder._again, Admission.slot
 
 
-
 async def _any_epoch(self: MemoryJournalStore, turn: str, owner: str, gateway: str, least: int = 0) -> Any:
     return await _take(self, turn, owner, gateway)
 
@@ -134,6 +133,23 @@ MUTANTS: dict[str, list[Patch]] = {
         (Admission, "closed", False),
         (Admission, "slot", _closed_to_all),
     ],
+}
+
+
+FOUND = {  # the first seed that finds it: "python -m tests.sim bugs" tells them anew
+    "the store takes events in any order": 0,
+    "the store does not check the epoch": 128,
+    "readers are not sent on": 49,
+    "a reader that was ahead is not rewound": 12,
+    "a takeover keeps the epoch": 12,
+    "a claim is not kept": 1,
+    "a turn goes on without its past": 0,
+    "an ending is told before the store has it": 330,
+    "an ending that was not taken is told": 330,
+    "an answer is appended without its operation": 1737,
+    # These were in the gateway, and the simulation found them.
+    "strays are not looked for": 26,
+    "a fenced ending keeps its readers": 73,
 }
 
 
