@@ -32,7 +32,12 @@ class Life:
     @property
     def must_be_kept(self) -> bool:
         """It is refused while the store is away."""
-        return self.durable or self.claim is not None or math.isinf(self.linger)
+        return self.claim is not None or self.must_end_kept
+
+    @property
+    def must_end_kept(self) -> bool:
+        """Its readers are not told an ending that the store does not have."""
+        return self.durable or math.isinf(self.linger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,12 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "") -> bytes:
-    tenant = asked.tenant
+    tenant, request = asked.tenant, pb.GenerateRequest()
+    request.CopyFrom(asked.request)
+    # Nothing checks or reads them, and a message of megabytes would fit into what nobody knows.
+    request.DiscardUnknownFields()
     kept = Kept(
-        request=asked.request.SerializeToString(),
+        request=request.SerializeToString(),
         tenant=tenant.id,
         key=tenant.key,
         scopes=tuple(tenant.scopes),
@@ -114,9 +122,7 @@ def check_life(request: pb.GenerateRequest, most: float) -> Iterator[Violation]:
 
 def read_life(request: pb.GenerateRequest, settings: GatewaySettings, *, streams: bool) -> Life:
     """`streams`: the caller learns the turn's id at once, and so can come back to it."""
-    claim = None
-    if request.idempotency_key:
-        claim = Claim(request.idempotency_key, _digest(request), CLAIM_KEPT)
+    claim = claim_of(request)
     linger = settings.linger if streams or claim is not None else 0.0
     return Life(
         linger=float(request.linger_seconds) if request.HasField("linger_seconds") else linger,
@@ -124,6 +130,11 @@ def read_life(request: pb.GenerateRequest, settings: GatewaySettings, *, streams
         durable=request.durable,
         claim=claim,
     )
+
+
+def claim_of(request: pb.GenerateRequest) -> Claim | None:
+    key = request.idempotency_key
+    return Claim(key, _digest(request), CLAIM_KEPT) if key else None
 
 
 def _digest(request: pb.GenerateRequest) -> str:

@@ -70,11 +70,15 @@ class GatewaySettings(BaseSettings):
     recovery: float = Field(
         60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
     )
-    linger: float = Field(10, ge=0, description="a stream nobody reads goes on so long, then it is cancelled")
+    linger: float = Field(
+        10, ge=0, le=3600, description="a stream nobody reads goes on so long, then it is cancelled"
+    )
     retention: float = Field(
         600, gt=0, le=86400, description="a turn's journal is kept so long after its end"
     )
-    retentions: dict[str, float] = Field({}, description="the same for single tenants")
+    retentions: dict[str, Annotated[float, Field(gt=0, le=86400)]] = Field(
+        {}, description="the same for single tenants"
+    )
     journal_bytes: int = Field(
         16 << 20, ge=1024, description="a turn whose journal grows beyond ends RESOURCE_EXHAUSTED"
     )

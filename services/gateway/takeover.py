@@ -8,7 +8,7 @@ from services.core.clock import Deadline
 from services.core.errors import Cancelled, HeadraceError, StoreAway
 from services.core.events import Event
 from services.gateway import pipeline
-from services.gateway.asked import Asked, Life, request_of, tenant_of, unpack
+from services.gateway.asked import Asked, Life, claim_of, request_of, tenant_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.turn import Turn, taken_over
 from services.gateway.validate import validate
@@ -27,6 +27,7 @@ class Takeover:
         self._deps = deps
         self._lease = deps.settings.gateway_lease
         self._reached: float | None = None  # since when the store answers
+        self._heard = 0.0  # when it did last
         self._missed: set[str] = set()
         self._strays: set[str] = set()
         self._refused: dict[str, set[str]] = {}  # by gateway, of those whose lease lapsed
@@ -39,9 +40,16 @@ class Takeover:
         while not self._left:
             try:
                 await self.look()
-            except StoreAway:
-                self._reached, self._missed = None, set()
+            except StoreAway as error:
+                self._miss(error)
             await asyncio.sleep(self._lease / BEATS)
+
+    def _miss(self, error: StoreAway) -> None:
+        """The store did not answer. One late reply lets no lease lapse: what counts is how long it was away."""
+        self._missed = set()
+        if self._reached is not None and self._deps.clock.monotonic() - self._heard >= self._lease / 3:
+            self._reached = None
+            log.warning("store away", why=str(error.__cause__ or error))
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
@@ -58,8 +66,9 @@ class Takeover:
         deps = self._deps
         await self._beat()
         lapsed = set(await deps.journals.lapsed()) - {deps.name}
+        self._heard = deps.clock.monotonic()
         if self._reached is None:
-            self._reached = deps.clock.monotonic()
+            self._reached = self._heard
         if self.judges and not deps.admission.closed:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
@@ -110,9 +119,7 @@ class Takeover:
             return None
 
     async def _go_on_with(self, id: str, owner: str) -> bool:
-        """Reads all of it before it is taken: what cannot be read stays whose it is.
-
-        Raises HeadraceError, ValueError."""
+        """Reads all of it before it takes it: what cannot be read stays whose it is. Raises ValueError too."""
         journals = self._deps.journals
         found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)
@@ -151,11 +158,12 @@ class Takeover:
         deps, record = self._deps, stored.record
         kept = unpack(record.request)
         request = request_of(kept)
+        claim = claim_of(request)
         asked = Asked(
             tenant_of(kept),
             request,
             validate(request, deps.limits()),
-            Life(kept.linger, durable=request.durable),
+            Life(kept.linger, durable=request.durable, claim=claim),
         )
         now = deps.clock.monotonic()
         return Turn(
@@ -166,5 +174,6 @@ class Takeover:
             begun=now - max(0.0, deps.clock.now() - kept.wall),
             wall=kept.wall,
             kept=True,
+            claim=claim,
             remembered=kept,
         )

@@ -61,7 +61,7 @@ class Turn:
     task: "asyncio.Task[None] | None" = None
     settled: bool = False  # what it held is released
     readers: int = 0
-    visits: int = 0  # readers so far
+    lonely: asyncio.TimerHandle | None = None  # ends it unless somebody reads it until then
     watched: float = float("-inf")  # when a reader at another gateway was last heard of
     kept: bool = False  # the store has it
     claim: Claim | None = None

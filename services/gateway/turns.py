@@ -43,7 +43,7 @@ class Turns:
     @contextmanager
     def reading(self, turn: Turn) -> Iterator[None]:
         turn.readers += 1
-        turn.visits += 1
+        _stop_waiting(turn)
         try:
             yield
         finally:
@@ -57,16 +57,17 @@ class Turns:
         if turn.readers or turn.outcome is not None or seconds == float("inf"):
             return
         if seconds:
-            asyncio.get_running_loop().call_later(seconds, self._lonely, turn, turn.visits)
+            self._wait(turn, seconds)
         else:
-            self._lonely(turn, turn.visits)
+            self._lonely(turn)
 
-    def _lonely(self, turn: Turn, visits: int) -> None:
-        if turn.readers or turn.visits != visits:
-            return
+    def _wait(self, turn: Turn, seconds: float) -> None:
+        turn.lonely = asyncio.get_running_loop().call_later(seconds, self._lonely, turn)
+
+    def _lonely(self, turn: Turn) -> None:
         linger, now = turn.asked.life.linger, turn.clock.monotonic()
         if linger and now - turn.watched < max(linger, WATCHED):
-            asyncio.get_running_loop().call_later(linger, self._lonely, turn, visits)
+            self._wait(turn, linger)
         elif turn.deadline.remaining(turn.clock) == 0:
             turn.fail(DeadlineExceeded("the call's deadline passed"))
         else:
@@ -77,7 +78,15 @@ class Turns:
         if not over or turn.settled:
             return
         turn.settled = True
+        _stop_waiting(turn)
         if self._all.get(turn.id) is turn:  # it may have come back meanwhile
             del self._all[turn.id]
         metrics.IN_FLIGHT.dec()
         turn.held.close()
+
+
+def _stop_waiting(turn: Turn) -> None:
+    """For a reader. What waits holds the turn and its journal, for as long as an hour."""
+    if turn.lonely is not None:
+        turn.lonely.cancel()
+        turn.lonely = None

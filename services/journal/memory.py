@@ -8,6 +8,8 @@ from services.core.errors import HeadraceError
 from services.core.events import Event, Failed, Finished
 from services.journal.port import Entry
 
+MOST = 1024  # events of one read: what comes of them is one message, made in one step of the event loop
+
 
 class Left(Exception):
     """The journal goes on elsewhere: a reader finds the turn `turn` in the store, or is told the error."""
@@ -51,6 +53,10 @@ class MemoryJournal:
         return self._events[: self._readable]
 
     @property
+    def told_to_its_end(self) -> bool:
+        return self.closed and self._sealed
+
+    @property
     def left(self) -> bool:
         return self._left is not None
 
@@ -85,11 +91,12 @@ class MemoryJournal:
         self._wake()
 
     async def read(self, after: int) -> Sequence[Entry]:
-        """Raises Left once there is nothing more to read here."""
+        """At most MOST of them. Raises Left once there is nothing more to read here."""
         while (end := self._readable) <= after and not (self.closed and self._sealed):
             if self._left is not None:
                 self._go(self._left)
             await self._next()
+        end = min(end, after + MOST)
         return [Entry(seq, event) for seq, event in enumerate(self._events[after:end], after + 1)]
 
     @property

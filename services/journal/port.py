@@ -23,7 +23,7 @@ class Journal(Protocol):
         ...
 
     async def read(self, after: int) -> Sequence[Entry]:
-        """All events numbered above `after`; waits for one. Empty once the terminal event was read."""
+        """Events numbered above `after`, from the first; waits for one. Empty once the terminal event was read."""
         ...
 
 
@@ -158,8 +158,8 @@ class JournalStore(Protocol):
 
     async def take(self, turn: str, owner: str, gateway: str, least: int = 0) -> Stored | None:
         """Makes `gateway` the writer instead of `owner`, with the next epoch, `least` at least; None if the turn
-        has ended, is gone, or has another writer by now. The two may be one gateway, which goes on with a turn
-        that it lost sight of."""
+        has ended, is gone, or has another writer by now. The two may be one: it goes on with a turn that it lost
+        sight of."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:

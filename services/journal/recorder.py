@@ -1,12 +1,12 @@
 """Copies what this gateway's turns append to the store, all of them in one round trip every `period` seconds."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.core.clock import Clock
-from services.core.errors import StoreAway
+from services.core.errors import Precondition, StoreAway
 from services.core.events import Event
 from services.journal.memory import MemoryJournal
 from services.journal.port import Batch, JournalStore, Record, Reply, Verdict
@@ -15,6 +15,9 @@ PERIOD = 0.04  # seconds that events wait for others
 NEWS = 0.5  # seconds between two looks at turns that append nothing
 PATIENCE = 1.0  # seconds that an ending waits for a store that is away
 BATCH = 256  # turns in one round trip
+EVENTS = 8192  # in one round trip, about; what waited for longer goes in several
+PART = 1024  # events of one turn in one round trip
+TOLD = 512  # turns whose ending was told without the store and that wait for it all the same
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds
 
 
@@ -36,7 +39,7 @@ class Recording:
 
     def batch(self) -> Batch:
         record, journal = self.record(), self.journal
-        events: Sequence[Event] = journal.events[journal.saved :]
+        events: Sequence[Event] = journal.events[journal.saved : journal.saved + PART]
         self.sent = len(events)
         return Batch(
             record.turn,
@@ -44,9 +47,14 @@ class Recording:
             record.epoch,
             journal.saved + 1,
             events,
-            journal.closed,
+            journal.closed and journal.saved + len(events) == len(journal),
             record.keep,
         )
+
+    @property
+    def due(self) -> int:
+        """Events of its next batch."""
+        return min(PART, len(self.journal) - self.journal.saved)
 
 
 class Recorder:
@@ -57,6 +65,7 @@ class Recorder:
         self._all: dict[MemoryJournal, Recording] = {}
         self._dirty: dict[MemoryJournal, Recording] = {}
         self._wake, self._urgent = asyncio.Event(), asyncio.Event()
+        self._flushing = asyncio.Lock()  # what is on its way is counted when its reply comes
 
     def __len__(self) -> int:
         return len(self._all)
@@ -120,11 +129,12 @@ class Recorder:
 
     async def flush(self) -> None:
         """Sends what there is; what could not be sent stays for the next time."""
-        self._wake.clear()
-        self._urgent.clear()
-        dirty, self._dirty = list(self._dirty.values()), {}
-        for at in range(0, len(dirty), BATCH):
-            await self._send([recording for recording in dirty[at : at + BATCH] if not recording.over])
+        async with self._flushing:
+            self._wake.clear()
+            self._urgent.clear()
+            dirty, self._dirty = list(self._dirty.values()), {}
+            for trip in _trips(dirty):
+                await self._send([recording for recording in trip if not recording.over])
 
     async def _send(self, recordings: Sequence[Recording]) -> None:
         try:
@@ -170,13 +180,16 @@ class Recorder:
         recording.on_watched(reply.watched)
 
     async def _create(self, recording: Recording) -> None:
-        """The store lost the turn, as after a restart: what is here makes it whole."""
+        """The store lost the turn, as after a restart: what is here makes it whole, unless another turn has its
+        key by now."""
         record = recording.record()
         try:
             holder = await self._store.create(record)
         except StoreAway:
             self._missed(recording)
             return
+        except Precondition:
+            holder = ""
         if holder != record.turn:
             self.forget(recording.journal)
             recording.on_verdict(Verdict.FENCED)
@@ -218,7 +231,15 @@ class Recorder:
             longest = max(longest or 0.0, now - recording.away)
             if journal.closed and now - recording.away >= PATIENCE:
                 self._tell_all_the_same(recording)
+        self._forget_the_newest()
         return longest
+
+    def _forget_the_newest(self) -> None:
+        """Of those that only the store still waits for. The oldest may have begun before it was away: it has them
+        as running. The newest ones it never heard of, and a long outage brings very many of them."""
+        told = [j for j, recording in self._all.items() if recording.away is not None and j.told_to_its_end]
+        for journal in told[TOLD:]:
+            self.forget(journal)
 
     def _tell_all_the_same(self, recording: Recording) -> None:
         if not recording.must:
@@ -226,3 +247,17 @@ class Recorder:
             return
         text = "the turn has ended, but the store that keeps it does not answer: read it again"
         recording.journal.leave(recording.record().turn, StoreAway(text))
+
+
+def _trips(dirty: Sequence[Recording]) -> Iterator[Sequence[Recording]]:
+    """Each has as many turns, and about as many events, as one call to the store may take."""
+    trip: list[Recording] = []
+    events = 0
+    for recording in dirty:
+        if trip and (len(trip) == BATCH or events + recording.due > EVENTS):
+            yield trip
+            trip, events = [], 0
+        trip.append(recording)
+        events += recording.due
+    if trip:
+        yield trip

@@ -39,6 +39,7 @@ ROOM = Path(__file__).parent
 DIGITS = "0123456789abcdef"
 VERDICTS = (Verdict.KEPT, Verdict.CANCELLED, Verdict.REALIGN, Verdict.FENCED, Verdict.GONE)
 GATEWAYS = "headrace:gateways"
+READ = 512  # entries of one call: thousands of them would outlast its budget and hold up the event loop
 SCRIPTS = ("create", "append", "take", "mark")
 
 
@@ -147,9 +148,16 @@ class RedisJournalStore:
             await self._client.sadd(GATEWAYS, gateway)
 
     async def read(self, turn: str, tenant: str, after: int) -> Sequence[Page]:
-        async with store_errors():
-            found = await self._client.xrange(_keys(turn)[1], f"({after}-0", "+")
-        return [self._page(turn, tenant, int(id.partition(b"-")[0]), fields, after) for id, fields in found]
+        pages: list[Page] = []
+        while True:
+            last = pages[-1].entries[-1].seq if pages else after
+            async with store_errors():
+                found = await self._client.xrange(_keys(turn)[1], f"({last}-0", "+", count=READ)
+            pages += [
+                self._page(turn, tenant, int(id.partition(b"-")[0]), fields, after) for id, fields in found
+            ]
+            if len(found) < READ:
+                return pages
 
     def _page(self, turn: str, tenant: str, last: int, fields: dict[bytes, bytes], after: int) -> Page:
         events = codec.decode(self._cipher(tenant, turn).open(fields[b"b"], about(turn, last)))

@@ -126,6 +126,14 @@ async def test_reading_goes_on_in_the_middle_of_a_batch(stores: Stores) -> None:
     ]
 
 
+async def test_a_turn_of_very_many_batches_is_read_whole(stores: Stores) -> None:
+    await stores.journals.create(record())
+    await stores.journals.append([batch(1 + 2 * i, [Delta("a", [i]), Delta("b", [i])]) for i in range(1024)])
+    for after in (0, 1, 1023, 1024, 2047, 2048):
+        pages = await stores.journals.read(TURN, "acme", after)
+        assert [e.seq for page in pages for e in page.entries] == list(range(after + 1, 2049))
+
+
 async def test_turns_in_one_round_trip_are_judged_apart(stores: Stores) -> None:
     turns = [f"turn_{i:032x}" for i in range(40)]
     for turn in turns:

@@ -168,6 +168,34 @@ async def test_a_key_answers_after_the_turn_has_ended_and_for_unary_calls() -> N
         assert reply.message.content[0].text == text_of(events)
 
 
+async def test_a_turn_that_is_started_twice_is_told_as_it_is() -> None:
+    request = ask("go on", max_tokens=20, idempotency_key="k")
+    async with running_gateways(2) as gateways:
+        stubs = [(g.endpoint.inference, g.endpoint.auth) for g in gateways]
+        started = await stubs[0][0].StartTurn(request, metadata=stubs[0][1])
+        done = await until_state(gateways[0].endpoint, started.id, pb.Turn.FINISHED)
+        for stub, auth in stubs:
+            assert await stub.StartTurn(request, metadata=auth) == done
+
+
+async def test_a_turn_keeps_its_key_when_it_changes_hands() -> None:
+    """Its ending waits for the store then, and a store that lost the turn gets it with its key."""
+    request = ask("go on", max_tokens=300, idempotency_key="k")
+    async with running_gateways(2, sim=SLOW) as [one, two]:
+        await two.until_it_judges()
+        call = one.endpoint.inference.StreamGenerate(request, metadata=one.endpoint.auth)
+        turn = (await first(call, 5))[0].started.turn
+        await one.die()
+        await until(lambda: two.endpoint.deps.turns.runs(turn))
+        taken = two.endpoint.deps.turns.find(turn, "acme")
+        assert taken is not None and taken.asked.life.must_be_kept
+        two.endpoint.stores.journals._claims.clear()  # type: ignore[attr-defined]
+        two.endpoint.stores.journals._turns.clear()  # type: ignore[attr-defined]
+        await until_state(two.endpoint, turn, pb.Turn.FINISHED)
+        again = await two.endpoint.stream(request)
+        assert again[0].started.turn == turn
+
+
 async def test_a_key_with_another_request_is_refused_and_other_tenants_have_their_own() -> None:
     async with running_gateway() as endpoint:
         await endpoint.stream(ask("a", max_tokens=5, idempotency_key="k"))

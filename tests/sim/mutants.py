@@ -150,6 +150,10 @@ FOUND = {  # the first seed that finds it: "python -m tests.sim bugs" tells them
     # These were in the gateway, and the simulation found them.
     "strays are not looked for": 26,
     "a fenced ending keeps its readers": 73,
+    "who creates a turn is not known as a gateway": 397,
+    "the end of an answer is not read again": 156,
+    "a gateway that leaves takes turns over": 707,
+    "a takeover may have the epoch of a forgotten one": 2384,
 }
 
 

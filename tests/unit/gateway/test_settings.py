@@ -24,6 +24,8 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("redis_url", "rediss://u:hunter2@a?ssl_ca_certs=/none", "ssl_ca_certs names no file"),
         ("redis_url", "mysql://u:hunter2@a", "begins with one of"),
         ("redis_timeout", "0.01", "greater than or equal to 0.05"),
+        ("retentions", '{"acme": -1}', "greater than 0"),
+        ("linger", "inf", "less than or equal to 3600"),
     ],
 )
 def test_a_wrong_store_is_one_line_that_names_the_setting(

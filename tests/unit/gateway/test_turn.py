@@ -12,6 +12,7 @@ from services.core.events import Delta, Ending, Failed, Finished, FinishReason, 
 from services.gateway import wire
 from services.gateway.answer import fold
 from services.gateway.turn import Turn
+from services.journal.memory import MOST
 from tests.support.turns import new_turn
 
 
@@ -46,6 +47,20 @@ async def test_a_closed_journal_takes_nothing() -> None:
     turn.fail(Cancelled("gone"))
     with pytest.raises(ValueError, match="terminal"):
         turn.journal.append(Delta("x", [1]))
+
+
+async def test_a_reader_that_comes_late_is_told_in_messages_of_bounded_size() -> None:
+    """A turn of 100 000 events with their log probabilities is more than a client takes in one message."""
+    turn = new_turn()
+    turn.start(1)
+    for i in range(3 * MOST):
+        turn.append(Delta("x", [i]))
+    turn.finish((Ending(FinishReason.STOP),), 0)
+    seq, told = 0, list[int]()
+    while entries := await turn.journal.read(seq):
+        seq = entries[-1].seq
+        told += [message.delta.tokens for message in wire.messages(entries)]
+    assert max(told) <= MOST and sum(told) == 3 * MOST
 
 
 async def test_readers_at_different_paces_see_the_same() -> None:

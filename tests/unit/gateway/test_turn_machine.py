@@ -178,6 +178,27 @@ async def test_a_turn_that_comes_back_to_its_gateway_leaves_nothing_of_its_first
     assert released == ["second", "first"] and not len(turns)
 
 
+async def test_nothing_waits_for_readers_of_a_turn_that_is_read_or_over() -> None:
+    """A look each second for an hour would hold 3600 times on to the turn, and for an hour after its end."""
+    turns = Turns(Tasks(lambda name, error: None))
+
+    async def work() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    turn = new_turn()
+    turns.start(turn, work())
+    waiting = list[asyncio.TimerHandle]()
+    for _ in range(3):
+        with turns.reading(turn):
+            assert turn.lonely is None
+        assert turn.lonely is not None
+        waiting.append(turn.lonely)
+    assert [handle.cancelled() for handle in waiting] == [True, True, False]
+    turn.fail(Cancelled("over"))
+    await asyncio.sleep(0.001)
+    assert waiting[-1].cancelled() and not len(turns)
+
+
 def test_a_journal_that_was_left_tells_what_it_has_first() -> None:
     async def work() -> None:
         journal = MemoryJournal([Delta("a", [1])])

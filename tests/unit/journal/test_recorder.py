@@ -13,7 +13,7 @@ from services.core.events import Delta, Failed
 from services.journal.memory import MemoryJournal
 from services.journal.memory_store import MemoryJournalStore
 from services.journal.port import Batch, Claim, Record, Reply, Verdict
-from services.journal.recorder import PATIENCE, Recorder, Recording
+from services.journal.recorder import EVENTS, PART, PATIENCE, TOLD, Recorder, Recording
 from tests.sim.loop import LoopClock, VirtualLoop
 
 TURN = "turn_" + "a" * 32
@@ -164,5 +164,109 @@ def test_an_ending_that_needs_no_store_is_told_without_it_after_a_while() -> Non
         await case.journal.read(0)
         assert PATIENCE <= loop.time() <= PATIENCE + 1
         await case.end()
+
+    run(work)
+
+
+def test_two_flushes_at_once_lose_no_ending() -> None:
+    """A gateway that shuts down flushes beside its recorder, whose last batch may be on its way."""
+
+    async def work(loop: VirtualLoop) -> None:
+        case = Case(loop)
+        await case.begin()
+        case.journal.append(Delta("0 ", [0]))
+        one = asyncio.create_task(case.recorder.flush())
+        await asyncio.sleep(0.001)
+        case.journal.append(Failed(Cancelled("over")))
+        await asyncio.gather(one, case.recorder.flush())
+        await case.journal.read(len(case.journal) - 1)
+        assert await case.kept() == ["0 ", "end"]
+        await case.end()
+
+    run(work)
+
+
+def test_a_turn_whose_key_another_request_has_by_now_is_given_up() -> None:
+    """The store lost the turn with its key, and the key came again first."""
+
+    async def work(loop: VirtualLoop) -> None:
+        case = Case(loop, [SOUND, EMPTY], claim=Claim("k", "digest", 1000.0))
+        await case.begin()
+        case.journal.append(Delta("0 ", [0]))
+        await asyncio.sleep(0.1)
+        case.store._claims.clear()
+        other = Record(
+            "turn_" + "b" * 32, "acme", "two", 0, b"", 1000.0, 600.0, Claim("k", "another", 1000.0)
+        )
+        await case.store.create(other)
+        case.journal.append(Delta("1 ", [1]))
+        await asyncio.sleep(0.2)
+        assert case.heard == [Verdict.FENCED] and not case.running.done()
+        await case.end()
+
+    run(work)
+
+
+class Measured(MemoryJournalStore):
+    def __init__(self, clock: LoopClock) -> None:
+        super().__init__(clock)
+        self.trips: list[int] = []
+        self.away = True
+
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Reply]:
+        await asyncio.sleep(0.001)
+        if self.away:
+            raise StoreAway("away")
+        self.trips.append(sum(len(batch.events) for batch in batches))
+        return await super().append(batches)
+
+
+def follow(recorder: Recorder, record: Record, journal: MemoryJournal) -> None:
+    ignored: Callable[[Any], None] = lambda _: None  # noqa: E731
+    recorder.follow(Recording(lambda: record, journal, False, ignored, ignored, ignored))
+
+
+def test_what_waited_for_the_store_goes_in_trips_that_it_can_take() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        clock = LoopClock(loop)
+        store = Measured(clock)
+        recorder, journals = Recorder(store, clock), [MemoryJournal() for _ in range(12)]
+        running = asyncio.create_task(recorder.run())
+        for i, journal in enumerate(journals):
+            record = Record(f"turn_{i:032x}", "acme", "one", 0, b"", 1000.0, 600.0)
+            await store.create(record)
+            follow(recorder, record, journal)
+            journal.extend([Delta("a", [1])] * (3 * PART))
+            journal.append(Failed(Cancelled("over")))
+        await asyncio.sleep(5)
+        store.away = False
+        await asyncio.sleep(5)
+        assert max(store.trips) <= EVENTS and sum(store.trips) == 12 * (3 * PART + 1)
+        assert not len(recorder) and not await store.orphans("one")
+        running.cancel()
+
+    run(work)
+
+
+def test_turns_that_came_and_went_while_the_store_was_away_do_not_pile_up() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        clock = LoopClock(loop)
+        store = Measured(clock)
+        recorder = Recorder(store, clock)
+        running = asyncio.create_task(recorder.run())
+        known = Record("turn_" + "a" * 32, "acme", "one", 0, b"", 1000.0, 600.0)
+        await store.create(known)
+        for i in range(3 * TOLD):
+            journal = MemoryJournal()
+            record = known if i == 0 else Record(f"turn_{i:032x}", "acme", "one", 0, b"", 1000.0, 600.0)
+            follow(recorder, record, journal)
+            journal.append(Failed(Cancelled("over")))
+        await asyncio.sleep(5)
+        assert len(recorder) == TOLD
+        store.away = False
+        await asyncio.sleep(5)
+        stored = await store.find(known.turn)
+        assert stored is not None and stored.ended and not len(recorder)
+        running.cancel()
 
     run(work)
