@@ -41,7 +41,18 @@ KINDS = {
 }
 FORGETS = {"store_fails_over", "store_forgets", "take_is_forgotten", "store_restarts_empty"}
 STORE_FAULTS = {"cut", "store_freezes", "store_away", "store_loses"} | FORGETS
-VERBS = ("create", "create", "append", "append", "take", "take", "claimed", "read", "sessions.append", "confirm")
+VERBS = (
+    "create",
+    "create",
+    "append",
+    "append",
+    "take",
+    "take",
+    "claimed",
+    "read",
+    "sessions.append",
+    "confirm",
+)
 
 
 def draw_faults(rng: random.Random) -> list[Fault]:
