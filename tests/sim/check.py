@@ -212,7 +212,7 @@ def same_as_kept(history: History, world: World) -> Iterator[str]:
     """What a client was told of an ending is what everybody else reads later. While the store is away, a plain
     turn's ending is told without it."""
     plan = history.plan
-    must = plan.key or plan.session or plan.durable or plan.method == "StartTurn"
+    must = plan.session or plan.durable or plan.method == "StartTurn"
     sound = not any(fault.kind in STORE_FAULTS for fault in world.faults)
     if not (history.turn and history.ended and history.resumable and (must or sound)):
         return
