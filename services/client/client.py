@@ -95,14 +95,21 @@ class Client:
     ) -> Stream:
         """Runs a turn and yields its events as they come."""
         begin = asked(messages, wish, self._draw_key(), timeout)
-        return Stream(self._line, begin, timeout=timeout, resume=resume)
+        drawn = not wish.get("idempotency_key")
+        return Stream(self._line, begin, timeout=timeout, resume=resume, drawn=drawn)
 
     async def generate(
         self, messages: Messages, *, timeout: float | None = None, resume: bool = True, **wish: Unpack[Wish]
     ) -> Answer:
         """Runs a turn to its end."""
         begin = asked(messages, wish, self._draw_key(), timeout)
-        reply = await self._line.ask(lambda to: to.inference.Generate, begin, timeout=timeout, resume=resume)
+        reply = await self._line.ask(
+            lambda to: to.inference.Generate,
+            begin,
+            timeout=timeout,
+            resume=resume,
+            drawn=not wish.get("idempotency_key"),
+        )
         return turns.answer(reply)
 
     async def start(self, messages: Messages, *, timeout: float | None = None, **wish: Unpack[Wish]) -> Turn:

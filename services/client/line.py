@@ -10,7 +10,7 @@ import grpc
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.client.endpoints import Endpoint, Endpoints
 from services.client.errors import HeadraceError, of
-from services.client.retry import Budget, Resume, Tries, passing
+from services.client.retry import Budget, Resume, Tries, keyless, passing, repeatable
 
 LAST_WORDS = 1.0  # seconds that closing a client leaves to what it still has to say
 
@@ -35,8 +35,9 @@ class Line:
         *,
         timeout: float | None,
         resume: bool = True,
+        drawn: bool = False,
     ) -> Any:
-        """The reply to a request that can be repeated: it has a key, or changes nothing twice."""
+        """The reply to a request that can be repeated: it has a key, `drawn` here or not, or changes nothing twice."""
         tries = self.tries(timeout, resume=resume)
         while True:
             endpoint = self.endpoints.current
@@ -45,7 +46,9 @@ class Line:
             except grpc.aio.AioRpcError as error:
                 lost = of(error)
                 self.budget.answered |= lost.reached
-                if not passing(lost):
+                if keyless(request, lost, tries, drawn=drawn and resume):
+                    continue
+                if not (passing(lost) and repeatable(request, lost)):
                     raise lost from error
                 self.endpoints.leave(endpoint)
                 await tries.again(lost, running=False)

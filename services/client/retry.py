@@ -5,9 +5,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
+from services.api.headrace.v1 import inference_pb2 as pb
 from services.client.errors import HeadraceError
 
 TRANSPORT = (
@@ -22,6 +24,21 @@ ENDPOINTS_OWN = ("DRAINING", "STORE_AWAY")
 def passing(error: HeadraceError) -> bool:
     """Whether the way to the turn is lost and not the turn: the transport's word, or that of a gateway that leaves."""
     return error.outcome in ENDPOINTS_OWN if error.reached else error.code in TRANSPORT
+
+
+def keyless(asked: Any, lost: HeadraceError, tries: "Tries", *, drawn: bool) -> bool:
+    """Takes the client's own key out of a request that was refused for it: the store that knows keys is away, and
+    the endpoint runs turns without one. Only what the endpoint itself refused, at the first try, did not begin."""
+    needs = not (drawn and isinstance(asked, pb.GenerateRequest)) or asked.session or asked.durable
+    if needs or not asked.idempotency_key or lost.outcome != "STORE_AWAY" or not tries.first:
+        return False
+    asked.idempotency_key = ""
+    return True
+
+
+def repeatable(asked: Any, lost: HeadraceError) -> bool:
+    """Whether it can be sent again without running twice."""
+    return lost.reached or not isinstance(asked, pb.GenerateRequest) or bool(asked.idempotency_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,11 @@ class Tries:
         self._failed = 0
         self._since = 0.0
         budget.called()
+
+    @property
+    def first(self) -> bool:
+        """Nothing was tried before that may have arrived."""
+        return self._failed == 0
 
     def left(self) -> float | None:
         return None if self._deadline is None else max(0.001, self._deadline - self._clock())

@@ -21,7 +21,7 @@ from services.client.events import (
     from_wire,
 )
 from services.client.line import Line
-from services.client.retry import passing
+from services.client.retry import keyless, passing, repeatable
 from services.client.rewind import Told
 
 MISPLACED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)
@@ -45,11 +45,13 @@ class Stream:
         *,
         timeout: float | None,
         resume: bool,
+        drawn: bool = False,
     ) -> None:
         self._line = line
         self._begin = begin if isinstance(begin, pb.GenerateRequest) else None
         self._tries = line.tries(timeout, resume=resume)
         self._resume = resume and line.resume is not None
+        self._drawn = drawn and self._resume  # the key is the client's own
         self._endpoint = line.endpoints.current
         self._call: Any = None
         self._events = self._read()
@@ -166,14 +168,19 @@ class Stream:
         self._line.budget.answered |= lost.reached
         if self._failure is not None and self.turn:
             raise lost if lost.reached else self._failure
+        if not self._cancelled and keyless(self._begin, lost, self._tries, drawn=self._drawn):
+            return
         refused = self._again and not self._reading  # the resume, and not the turn
         if refused and self._seen and self._resume and lost.code in MISPLACED:
             self._misplaced(lost)
-        elif not self._cancelled and (passing(lost) or (refused and lost.retry_after is not None)):
+        elif not self._cancelled and (self._passes(lost) or (refused and lost.retry_after is not None)):
             self._line.endpoints.leave(self._endpoint)
         else:
             raise lost
         await self._tries.again(lost, running=bool(self.turn))
+
+    def _passes(self, lost: HeadraceError) -> bool:
+        return passing(lost) and (self._again or repeatable(self._begin, lost))
 
     def _misplaced(self, lost: HeadraceError) -> None:
         """The endpoint does not know the turn, or not this position: from its beginning, by its key if need be."""

@@ -32,7 +32,12 @@ class Life:
     @property
     def must_be_kept(self) -> bool:
         """It is refused while the store is away."""
-        return self.durable or self.claim is not None or math.isinf(self.linger)
+        return self.claim is not None or self.must_end_kept
+
+    @property
+    def must_end_kept(self) -> bool:
+        """Its readers are not told an ending that the store does not have."""
+        return self.durable or math.isinf(self.linger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,12 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "") -> bytes:
-    tenant = asked.tenant
+    tenant, request = asked.tenant, pb.GenerateRequest()
+    request.CopyFrom(asked.request)
+    # Nothing checks or reads them, and a message of megabytes would fit into what nobody knows.
+    request.DiscardUnknownFields()
     kept = Kept(
-        request=asked.request.SerializeToString(),
+        request=request.SerializeToString(),
         tenant=tenant.id,
         key=tenant.key,
         scopes=tuple(tenant.scopes),

@@ -57,9 +57,10 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         async with self._reading(started, asked.tenant, context) as reader:
             first = await reader.read()
             assert not isinstance(first, Rewound), "a reader from the beginning is never ahead"
+            if first and isinstance(failed := first[0].event, Failed):
+                raise failed.error
+            # With the key of an earlier call it may have ended long ago.
             told = (await reader.open()).told
-        if first and isinstance(failed := first[0].event, Failed):
-            raise failed.error
         return turn_message(reader.turn, told, shows_reasoning=request.reasoning.include)
 
     async def ResumeTurn(self, request: pb.ResumeTurnRequest, context: Context) -> None:

@@ -193,7 +193,7 @@ async def keep(work: Work, turn: Turn, deps: Deps) -> None:
 def follow(turn: Turn, record: Callable[[], Record], deps: Deps) -> None:
     """From here on the store gets what the turn appends."""
     life = turn.asked.life
-    must = life.must_be_kept or turn.asked.ask.session is not None
+    must = life.must_end_kept or turn.asked.ask.session is not None
     size = turn.bounded(deps.settings.journal_bytes)
     deps.recorder.follow(Recording(record, turn.journal, must, turn.hear, size, turn.seen))
 

@@ -10,7 +10,7 @@ from services.core.errors import OutOfRange
 from services.core.events import Event, TakenOver
 from services.gateway.deps import Deps
 from services.journal.memory import Left, MemoryJournal
-from services.journal.mirror import standing
+from services.journal.mirror import epoch_at, standing
 from services.journal.port import Entry
 
 CATCH_UP = 5.0  # seconds for the store to reach a position that a reader has from the turn's own gateway
@@ -29,7 +29,7 @@ class Reader:
     def __init__(self, deps: Deps, turn: str, tenant: str, epoch: int = 0, seq: int = 0) -> None:
         self._deps = deps
         self.turn = turn
-        self.epoch = epoch
+        self.epoch = epoch if seq else 0
         self.seq = seq
         self._tenant = tenant
         self._journal: MemoryJournal | None = None
@@ -90,9 +90,10 @@ class Reader:
                         raise OutOfRange(f"after_seq: the turn has {len(journal)} events")
         except TimeoutError:
             raise OutOfRange(f"after_seq: the turn has {len(journal)} events so far") from None
-        if seq == self.seq:
+        known = epoch_at(journal.events, seq)
+        if seq == self.seq and self.epoch <= known:
             return None
-        self.seq = seq
+        self.epoch, self.seq = min(self.epoch, known), seq
         return Rewound(seq, journal.events[:seq])
 
     def _of_one_epoch(self, entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -27,6 +27,7 @@ class Takeover:
         self._deps = deps
         self._lease = deps.settings.gateway_lease
         self._reached: float | None = None  # since when the store answers
+        self._heard = 0.0  # when it did last
         self._missed: set[str] = set()
         self._strays: set[str] = set()
         self._refused: dict[str, set[str]] = {}  # by gateway, of those whose lease lapsed
@@ -39,9 +40,16 @@ class Takeover:
         while not self._left:
             try:
                 await self.look()
-            except StoreAway:
-                self._reached, self._missed = None, set()
+            except StoreAway as error:
+                self._miss(error)
             await asyncio.sleep(self._lease / BEATS)
+
+    def _miss(self, error: StoreAway) -> None:
+        """The store did not answer. One late reply lets no lease lapse: what counts is how long it was away."""
+        self._missed = set()
+        if self._reached is not None and self._deps.clock.monotonic() - self._heard >= self._lease / 3:
+            self._reached = None
+            log.warning("store away", why=str(error.__cause__ or error))
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
@@ -58,8 +66,9 @@ class Takeover:
         deps = self._deps
         await self._beat()
         lapsed = set(await deps.journals.lapsed()) - {deps.name}
+        self._heard = deps.clock.monotonic()
         if self._reached is None:
-            self._reached = deps.clock.monotonic()
+            self._reached = self._heard
         if self.judges and not deps.admission.closed:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
@@ -89,6 +98,8 @@ class Takeover:
         random.shuffle(turns)  # several gateways share the work
         taken = 0
         for turn in turns:
+            if self._deps.admission.closed:
+                break
             # Very many turns take longer than a lease: this gateway's own must not lapse over them.
             if self._deps.clock.monotonic() - self._beaten >= self._lease / BEATS:
                 await self._beat()
@@ -115,12 +126,17 @@ class Takeover:
         found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)
         past = [] if turn is None else await self._past(turn, 0)
-        stored = await journals.take(id, owner, self._deps.name)
+        least = 0 if turn is None else self._epoch(turn)
+        stored = await journals.take(id, owner, self._deps.name, least)
         if stored is None or turn is None:
             return False
         past += await self._past(turn, len(past))
         self._go_on(turn, stored, past)
         return True
+
+    def _epoch(self, turn: Turn) -> int:
+        """Milliseconds of the turn's life, so that no takeover has the epoch of one that the store has forgotten."""
+        return round((self._deps.clock.now() - turn.wall) * 1000)
 
     async def _past(self, turn: Turn, after: int) -> list[Event]:
         pages = await self._deps.journals.read(turn.id, turn.tenant.id, after)

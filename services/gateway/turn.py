@@ -54,7 +54,8 @@ class Turn:
     started: bool = False
     outcome: Outcome | None = None
     migrations: int = 0  # moves to another replica after the first token
-    epoch: int = 0  # moves to another gateway
+    epoch: int = 0  # of the journal's writer, which this gateway is
+    takeovers: int = 0  # moves to another gateway
     counts: list[Count] = field(default_factory=lambda: [Count()])  # one for each answer
     held: ExitStack = field(default_factory=ExitStack)  # what the turn holds until its readers have left
     task: "asyncio.Task[None] | None" = None
@@ -79,7 +80,7 @@ class Turn:
         completion = sum(count.completion for count in self.counts)
         reasoning = sum(count.reasoning for count in self.counts)
         return Usage(
-            self.prompt_tokens, completion, self.cached_tokens, reasoning, self.migrations, self.epoch
+            self.prompt_tokens, completion, self.cached_tokens, reasoning, self.migrations, self.takeovers
         )
 
     def go_on(self) -> None:
@@ -197,4 +198,5 @@ def taken_over(turn: Turn, events: Sequence[Event]) -> None:
     if started is not None:
         turn.begin(started.prompt_tokens, turn.asked.ask.n)
     turn.migrations = sum(isinstance(event, Migrated) for event in events)
+    turn.takeovers = 1 + sum(isinstance(event, TakenOver) for event in events)
     turn.append(TakenOver(turn.epoch))

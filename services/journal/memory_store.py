@@ -115,7 +115,7 @@ class MemoryJournalStore:
         """There is no replica."""
         return False
 
-    async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
+    async def take(self, turn: str, owner: str, gateway: str, least: int = 0) -> Stored | None:
         kept = self._kept(turn)
         if kept is None or kept.ended:
             return None
@@ -124,7 +124,7 @@ class MemoryJournalStore:
         if kept.record.gateway != owner:
             return None
         self._gateways.setdefault(gateway, self._now)
-        kept.record = replace(kept.record, gateway=gateway, epoch=kept.record.epoch + 1)
+        kept.record = replace(kept.record, gateway=gateway, epoch=max(kept.record.epoch + 1, least))
         kept.before = owner
         return self._stored(kept)
 

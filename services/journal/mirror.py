@@ -41,13 +41,15 @@ class Mirrors:
         self._start = start
         self._all: dict[str, Mirror] = {}
         self._asking = asyncio.Semaphore(AT_ONCE)
+        self._opening: dict[tuple[str, str], asyncio.Task[Mirror]] = {}
 
     @asynccontextmanager
     async def follow(self, turn: str, tenant: str) -> AsyncIterator[MemoryJournal]:
         """The turn's journal, with what the store has of it now. Raises NotFound, StoreAway."""
         mirror = self._all.get(turn)
         if mirror is None or mirror.tenant != tenant:
-            mirror = await self._open(turn, tenant)
+            found = await self._together(turn, tenant)
+            mirror = self._all.get(turn) or self._begin(found)
         mirror.readers += 1
         try:
             yield mirror.journal
@@ -56,6 +58,19 @@ class Mirrors:
             if not mirror.readers:
                 self._close(mirror)
 
+    async def _together(self, turn: str, tenant: str) -> Mirror:
+        """Many that ask for one turn at once are one reader of the store."""
+        if (opening := self._opening.get((turn, tenant))) is None:
+            opening = asyncio.create_task(self._open(turn, tenant), name=f"opening {turn}")
+            self._opening[turn, tenant] = opening
+            opening.add_done_callback(lambda task: self._opened(turn, tenant, task))
+        return await asyncio.shield(opening)
+
+    def _opened(self, turn: str, tenant: str, task: "asyncio.Task[Mirror]") -> None:
+        del self._opening[turn, tenant]
+        if not task.cancelled():
+            task.exception()  # those who wait are told; there may be none left
+
     async def _open(self, turn: str, tenant: str) -> Mirror:
         stored = await self._store.find(turn)
         if stored is None or stored.record.tenant != tenant:
@@ -63,11 +78,12 @@ class Mirrors:
         mirror = Mirror(turn, tenant)
         await self._store.watch(turn)
         await self._read(mirror)
-        if (other := self._all.get(turn)) is not None:
-            return other  # opened meanwhile
-        if not mirror.journal.closed:
-            self._all[turn] = mirror
-            mirror.task = self._start(self._run(mirror), f"mirror {turn}")
+        return mirror
+
+    def _begin(self, mirror: Mirror) -> Mirror:
+        if not (mirror.journal.closed or mirror.journal.left):
+            self._all[mirror.turn] = mirror
+            mirror.task = self._start(self._run(mirror), f"mirror {mirror.turn}")
         return mirror
 
     def _close(self, mirror: Mirror) -> None:
@@ -127,6 +143,11 @@ class Mirrors:
         mirror.journal.leave(mirror.turn, error)
         if mirror.task is not None and error is None:
             mirror.task.cancel()
+
+
+def epoch_at(events: Sequence[Any], seq: int) -> int:
+    """The epoch of the turn after its first `seq` events."""
+    return max((event.epoch for event in events[:seq] if isinstance(event, TakenOver)), default=0)
 
 
 def standing(events: Sequence[Any], epoch: int, seq: int, known: int = 0) -> int:

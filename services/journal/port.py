@@ -59,7 +59,7 @@ class Record:
     turn: str
     tenant: str
     gateway: str  # that runs it
-    epoch: int  # how often it changed hands
+    epoch: int  # of its writer; each one's is greater than those before
     request: bytes  # of the caller; opaque here
     seconds: float  # to the turn's deadline
     keep: float  # seconds that the journal is kept after its end
@@ -156,9 +156,10 @@ class JournalStore(Protocol):
         """Whether the store and a replica of it have the turn's events up to `seq`."""
         ...
 
-    async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
-        """Makes `gateway` the writer instead of `owner`, with the next epoch; None if the turn has ended, is
-        gone, or has another writer by now. The two may be one: it goes on with a turn that it lost sight of."""
+    async def take(self, turn: str, owner: str, gateway: str, least: int = 0) -> Stored | None:
+        """Makes `gateway` the writer instead of `owner`, with the next epoch, `least` at least; None if the turn
+        has ended, is gone, or has another writer by now. The two may be one: it goes on with a turn that it lost
+        sight of."""
         ...
 
     async def beat(self, gateway: str, seconds: float) -> None:

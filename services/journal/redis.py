@@ -138,9 +138,9 @@ class RedisJournalStore:
     async def find(self, turn: str) -> Stored | None:
         return self._stored(turn, await self._run("take", _keys(turn)[::2], turn))
 
-    async def take(self, turn: str, owner: str, gateway: str) -> Stored | None:
+    async def take(self, turn: str, owner: str, gateway: str, least: int = 0) -> Stored | None:
         await self._introduce(gateway)
-        return self._stored(turn, await self._run("take", _keys(turn)[::2], turn, owner, gateway))
+        return self._stored(turn, await self._run("take", _keys(turn)[::2], turn, owner, gateway, least))
 
     async def _introduce(self, gateway: str) -> None:
         """Comes first, so that no turn is one of a gateway that nobody looks for."""

@@ -139,7 +139,7 @@ async def test_a_forked_store_forks_no_turn() -> None:
         again = [await caller.read_again(history, stale.address) for history in histories]
         await check(made, [*histories, *others, *again], answers)
         assert {history.position for history in others} == {history.position for history in again}
-        assert all(history.position.epoch == 1 for history in others)
+        assert all(history.position.epoch > 0 for history in others)
         turns = len(histories) + len(others) + len(again)
         note(Finding("F13", ("P1", "P2", "P3", "P7"), "two masters in INFO", turns))
 

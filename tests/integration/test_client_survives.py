@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
 
 from cluster.engine.sim import SimSettings, SimTiming
-from services.client import Client, Delta, Finished, HeadraceError, Resume, Used
+from services.client import Client, Delta, Finished, HeadraceError, Resume, Started, Used
+from services.core.errors import StoreAway
+from services.gateway.app import Stores
+from services.journal.port import JournalStore
 from tests.integration.test_generate import answer_of
-from tests.support.gateway import Endpoint, ask, running_gateway, until
+from tests.support.gateway import Endpoint, ask, memory_stores, running_gateway, until
 from tests.support.proxy import Proxy, running_proxy
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.002, scale=1), context_length=2048, vocab_size=49152)
@@ -108,3 +112,39 @@ async def test_a_started_turn_can_be_cancelled() -> None:
         assert (cancelled.value.code, cancelled.value.reached) == (grpc.StatusCode.CANCELLED, True)
         ended = await client.cancel(begun.id)
         assert (ended.state, ended.error and ended.error.outcome) == ("failed", "CANCELLED")
+
+
+class Away:
+    """Takes the place of a journal store that can be away."""
+
+    def __init__(self, store: JournalStore) -> None:
+        self._store = store
+        self.is_away = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_away:
+            return self._refuse
+        return getattr(self._store, name)
+
+    async def _refuse(self, *_: Any, **__: Any) -> None:
+        raise StoreAway("away")
+
+
+async def test_streams_of_the_sdk_begin_and_end_while_the_store_is_away() -> None:
+    kept = memory_stores()
+    away = Away(kept.journals)
+    stores = Stores(kept.keys, kept.sessions, kept.leases, away)  # type: ignore[arg-type]
+    async with (
+        running_gateway(sim=SLOW, stores=stores) as endpoint,
+        Client(endpoint.address, endpoint.key, resume=SOON) as client,
+    ):
+        running = client.stream("go on", max_tokens=100)
+        events = [await anext(aiter(running))]
+        away.is_away = True
+        events += [event async for event in running]
+        new = [event async for event in client.stream("go on", max_tokens=20)]
+        answer = await client.generate("go on", max_tokens=20)
+    for begun, resumable in ((events, True), (new, False)):
+        assert isinstance(begun[0], Started) and begun[0].resumable is resumable
+        assert isinstance(begun[-1], Finished)
+    assert answer.message.text == answer_of(endpoint, ask("go on"), 20)

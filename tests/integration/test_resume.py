@@ -92,7 +92,8 @@ async def test_a_turn_outlives_its_gateway(stores: Stores, deltas: int) -> None:
         assert joined(before, after) == answer_of(one.endpoint, request, TOKENS)
         usage = next(e.usage for e in after if e.HasField("usage"))
         assert (usage.takeovers, usage.completion_tokens) == (1, TOKENS)
-        assert {e.epoch for e in after if not e.HasField("rewind")} <= {0, 1} and after[-1].epoch == 1
+        epochs = {e.epoch for e in after if not e.HasField("rewind")} | {0}
+        assert len(epochs) == 2 and after[-1].epoch == max(epochs)
         check_numbers([*before, *after])
 
 
@@ -123,7 +124,7 @@ async def test_a_gateway_that_lost_its_turns_sends_their_readers_on(stores: Stor
         await two.takeover._take(turn, one.endpoint.deps.name)
         after = await rest(call)
         assert joined(before, after) == answer_of(one.endpoint, request, TOKENS)
-        assert after[-1].epoch == 1 and after[-1].HasField("finished")
+        assert after[-1].epoch > 0 and after[-1].HasField("finished")
         await until(lambda: not one.endpoint.deps.recorder)
 
 

@@ -115,3 +115,15 @@ async def test_a_gateway_that_takes_very_many_turns_over_goes_on_saying_that_it_
     async with running_gateways(1, stores) as [one]:
         await until(lambda: len(one.endpoint.deps.turns) == 6)
         assert slow.lapses == 0
+
+
+async def test_a_gateway_that_shuts_down_amid_very_many_turns_leaves_the_rest() -> None:
+    slow = Slow(memory_stores())
+    stores = replace(memory_stores(), journals=slow)
+    for i in range(6):
+        await left_behind(stores, f"turn_{i:032x}", packed())
+    async with running_gateways(1, stores) as [one]:
+        await until(lambda: len(one.endpoint.deps.turns) > 0)
+        await one.shut_down()
+        assert one.endpoint.deps.name in await slow.lapsed()  # it did not say again that it lives
+        assert await slow.orphans(DEAD)

@@ -7,7 +7,6 @@ from asyncio.events import Handle
 from typing import Any
 
 START = 1_800_000_000.0  # seconds since the epoch when the loop's time is 0
-TICK = 1e-12  # seconds
 MOST_STEPS = 400_000  # callbacks of one run; more is a loop without an end
 
 
@@ -38,18 +37,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = 0.0
         self.steps = 0
-        self._timers = 0
+        self._made = 0
+        self._timers: list[tuple[float, int, Any]] = []
         self._ready: Any
-        self._scheduled: Any
-        self._timer_cancelled_count: int
 
     def time(self) -> float:
         return self._now
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        """Of two timers for one time the first one comes first, which a heap alone does not promise."""
-        self._timers += 1
-        return super().call_at(when + self._timers * TICK, callback, *args, context=context)
+        """Of two timers for one time the first one comes first, which asyncio's heap does not promise."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, timer))
+        return timer
 
     def freeze(self, owner: Owner) -> None:
         if owner.backlog is None:
@@ -78,20 +78,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Stuck(f"{self.steps} callbacks, and no end")
 
     def _advance(self) -> None:
-        timers = self._scheduled
-        while timers:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
-            if timer._cancelled:
-                self._timer_cancelled_count -= 1
-                continue
-            self._now = max(self._now, timer._when)
-            self._ready.append(timer)
-            while timers and timers[0]._when <= self._now:
-                self._ready.append(due := heapq.heappop(timers))
-                due._scheduled = False
-                self._timer_cancelled_count -= due._cancelled
-            return
+        while self._timers:
+            when, _, timer = heapq.heappop(self._timers)
+            if not timer._cancelled:
+                self._now = max(self._now, when)
+                self._ready.append(timer)
+                return
         if not self._stopping:  # type: ignore[attr-defined]
             raise Stuck("nothing is left to happen")
 

@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from services.core.errors import Draining
 from services.core.events import Finished
 from services.gateway import pipeline, reader
+from services.gateway.admission import Admission
+from services.gateway.generation import Generation
 from services.gateway.takeover import Takeover
 from services.gateway.turn import Turn
 from services.journal.memory import MemoryJournal
@@ -40,7 +43,7 @@ def _forgets_left(self: MemoryJournal, turn: str, error: Any = None) -> None:
     self._wake()
 
 
-async def _same_epoch(self: MemoryJournalStore, turn: str, owner: str, gateway: str) -> Any:
+async def _same_epoch(self: MemoryJournalStore, turn: str, owner: str, gateway: str, least: int = 0) -> Any:
     stored = await _take(self, turn, owner, gateway)
     kept = self._kept(turn)
     if stored is None or kept is None:
@@ -78,7 +81,32 @@ def _any_page(self: Mirrors, mirror: Any, page: Any) -> bool:
 
 
 _append, _take, _create = MemoryJournalStore._append, MemoryJournalStore.take, MemoryJournalStore.create
-_leave, _look, _again = Turn.leave, Takeover.look, Recorder._again
+_leave, _again, _slot = Turn.leave, Recorder._again, Admission.slot
+
+
+async def _any_epoch(self: MemoryJournalStore, turn: str, owner: str, gateway: str, least: int = 0) -> Any:
+    return await _take(self, turn, owner, gateway)
+
+
+async def _unknown_creator(self: MemoryJournalStore, record: Any) -> str:
+    known = set(self._gateways)
+    holder = await _create(self, record)
+    if record.gateway not in known:
+        self._gateways.pop(record.gateway, None)
+    return holder
+
+
+def _held_back(self: Generation, cause: Any) -> list[Any]:
+    return []
+
+
+@contextmanager
+def _closed_to_all(self: Admission, *, forced: bool = False) -> Iterator[None]:
+    if not self._open:
+        raise Draining("this gateway is shutting down")
+    with _slot(self, forced=forced):
+        yield
+
 
 MUTANTS: dict[str, list[Patch]] = {
     "the store does not check the epoch": [(MemoryJournalStore, "_append", _no_fence)],
@@ -93,6 +121,13 @@ MUTANTS: dict[str, list[Patch]] = {
     "strays are not looked for": [(Takeover, "_find_strays", _no_strays)],
     "a fenced ending keeps its readers": [(Turn, "leave", _leaves_once)],
     "an ending that was not taken is told": [(Recorder, "_again", _sealed_by_sending)],
+    "a takeover may have the epoch of a forgotten one": [(MemoryJournalStore, "take", _any_epoch)],
+    "who creates a turn is not known as a gateway": [(MemoryJournalStore, "create", _unknown_creator)],
+    "the end of an answer is not read again": [(Generation, "replay_end", _held_back)],
+    "a gateway that leaves takes turns over": [
+        (Admission, "closed", False),
+        (Admission, "slot", _closed_to_all),
+    ],
 }
 
 

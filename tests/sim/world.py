@@ -78,7 +78,16 @@ class World:
         self.loop.call_at(FAULTS_END, self._heal, context=WORLD)
         plans = draw_plans(self.rng, self.sessions)
         await asyncio.gather(*(self._client(at, plan) for at, plan in plans))
-        await asyncio.sleep(max(0.0, FAULTS_END + SETTLE - self.loop.time()) + QUIET)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Returns when nothing is held any more, or the time for that is over."""
+        from tests.sim.check import at_rest, kept_whole
+
+        end = max(self.loop.time(), FAULTS_END + SETTLE) + QUIET
+        await asyncio.sleep(max(0.0, FAULTS_END + 1 - self.loop.time()))
+        while self.loop.time() < end and (at_rest(self) or kept_whole(self)):
+            await asyncio.sleep(0.5)
 
     async def _client(self, at: float, plan: object) -> None:
         await asyncio.sleep(at)

@@ -336,3 +336,32 @@ async def test_many_streams_survive_many_cuts() -> None:
     async with flaky(journal=whole) as endpoint, client(endpoint, resume=patient) as caller:
         streams = await asyncio.gather(*(read(caller, endpoint, number) for number in range(8)))
     assert sum(stream.resumes for stream in streams) > 8
+
+
+async def test_while_the_store_is_away_a_call_goes_on_without_the_key_that_the_client_drew() -> None:
+    away, answered = [StoreAway("away")], [started(), delta(2, "a"), finished(3)]
+    events, _, asked = await played(away, answered)
+    assert text(events) == "a"
+    keys = [request.idempotency_key for request in asked if isinstance(request, pb.GenerateRequest)]
+    assert [len(key) for key in keys] == [32, 0]
+
+
+@pytest.mark.parametrize("wish", [{"idempotency_key": "mine"}, {"session": "s"}, {"durable": True}])
+async def test_a_key_that_is_needed_is_kept_while_the_store_is_away(wish: dict[str, str]) -> None:
+    soon = Resume(first_pause=0, longest_pause=0, sleep=lambda _: asyncio.sleep(0))
+    async with (
+        flaky([StoreAway("away")], [started(), finished(2)]) as endpoint,
+        client(endpoint, resume=soon) as caller,
+    ):
+        assert [event async for event in caller.stream("Hello", **wish)]  # type: ignore[arg-type]
+        assert endpoint.asked[0] == endpoint.asked[1] and endpoint.asked[0].idempotency_key
+
+
+async def test_a_call_without_a_key_that_was_lost_on_its_way_is_not_sent_again() -> None:
+    async with (
+        flaky([StoreAway("away")], [LOST], [started(), finished(2)]) as endpoint,
+        client(endpoint) as caller,
+    ):
+        with pytest.raises(HeadraceError):
+            [event async for event in caller.stream("Hello")]
+        assert len(endpoint.asked) == 2
