@@ -98,6 +98,8 @@ class Takeover:
         random.shuffle(turns)  # several gateways share the work
         taken = 0
         for turn in turns:
+            if self._deps.admission.closed:
+                break
             # Very many turns take longer than a lease: this gateway's own must not lapse over them.
             if self._deps.clock.monotonic() - self._beaten >= self._lease / BEATS:
                 await self._beat()
