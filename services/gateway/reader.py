@@ -81,10 +81,12 @@ class Reader:
 
     async def _found(self, journal: MemoryJournal) -> Rewound | None:
         """Finds the position in the journal; waits for the store to reach it."""
+        known = 0
         try:
             async with asyncio.timeout(CATCH_UP):
-                while (seq := standing(journal.events, self.epoch, self.seq)) > len(journal):
-                    if not await journal.read(len(journal)):
+                while (seq := standing(journal.events, self.epoch, self.seq, known)) > len(journal):
+                    known = len(journal)
+                    if not await journal.read(known):
                         raise OutOfRange(f"after_seq: the turn has {len(journal)} events")
         except TimeoutError:
             raise OutOfRange(f"after_seq: the turn has {len(journal)} events so far") from None

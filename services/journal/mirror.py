@@ -150,10 +150,10 @@ def epoch_at(events: Sequence[Any], seq: int) -> int:
     return max((event.epoch for event in events[:seq] if isinstance(event, TakenOver)), default=0)
 
 
-def standing(events: Sequence[Any], epoch: int, seq: int) -> int:
+def standing(events: Sequence[Any], epoch: int, seq: int, known: int = 0) -> int:
     """How much of what a reader of `epoch` has up to `seq` still stands: up to the next takeover, if it was
-    ahead of it."""
-    for at, event in enumerate(events[:seq], 1):
-        if isinstance(event, TakenOver) and event.epoch > epoch:
-            return at - 1
+    ahead of it. The first `known` events have been looked at before."""
+    for at in range(known, min(seq, len(events))):
+        if isinstance(event := events[at], TakenOver) and event.epoch > epoch:
+            return at
     return seq

@@ -32,6 +32,7 @@ class Plan:
     method: str = "StreamGenerate"
     key: str = ""
     session: str = ""
+    queue: bool = False  # wait for other turns of the session
     stop: tuple[str, ...] = ()
     n: int = 1
     seed: int = 0
@@ -51,6 +52,7 @@ class Plan:
             timeout_seconds=self.timeout,
             idempotency_key=self.key,
             session=self.session,
+            session_busy=pb.SESSION_BUSY_QUEUE if self.queue else pb.SESSION_BUSY_ABORT,
             stop=self.stop,
             n=self.n,
             linger_seconds=self.linger,

@@ -162,7 +162,11 @@ def acknowledged(histories: Sequence[History], messages: Sequence[Message]) -> l
         if not history.plan.session:
             continue
         count = texts.count(history.plan.text)
-        if count > 1 or (history.ended == "finished" and count != 1):
+        if (
+            count > 1
+            or (history.ended == "finished" and count != 1)
+            or (history.ended == "conflict" and count)
+        ):
             found.append(f"{history.plan.text}: {history.ended}, {count} times in its session")
     plans = {history.plan.text: history.plan for history in histories}
     for i in range(0, len(messages), 2):

@@ -95,6 +95,7 @@ def _plan(rng: random.Random, i: int, sessions: dict[str, str]) -> Plan:
         method=method,
         key=f"key {i}" if keyed else "",
         session=session,
+        queue=bool(session) and rng.random() < 0.5,
         stop=("aa", "b_") if rng.random() < 0.15 else (),
         n=n,
         seed=rng.randrange(1000),

@@ -8,7 +8,7 @@ import structlog
 
 from tests.sim.caller import Caller, History
 from tests.sim.gateway import SimGateway
-from tests.sim.loop import WORLD, LoopClock, Owner, VirtualLoop
+from tests.sim.loop import WORLD, LoopClock, Owner, Stuck, VirtualLoop
 from tests.sim.plan import FAULTS_END, TENANTS, Fault, draw_faults, draw_plans
 from tests.sim.replica import Replica
 from tests.sim.store import Server
@@ -268,7 +268,7 @@ def live(seed: int) -> Run:
     try:
         loop.run_until_complete(world.run())
         found = loop.run_until_complete(violations(world))
-    except Exception as error:  # noqa: BLE001
+    except Stuck as error:
         found = [f"the run ended: {error!r}"]
     run = Run(seed, found + world.crashes, world.trace[:TRACE], loop.steps, loop.time())
     _end(world, loop)
