@@ -3,7 +3,7 @@
 
 import sys
 
-from tests.sim.mutants import FOUND, mutated
+from tests.sim.mutants import MUTANTS, first
 from tests.sim.sweep import sweep, told
 from tests.sim.world import live, silence
 
@@ -27,13 +27,10 @@ def main(arguments: list[str]) -> int:
 
 
 def bugs() -> int:
-    missed = 0
-    for bug in FOUND:
-        with mutated(bug):
-            seed = next((seed for seed in range(MOST) if live(seed).violations), None)
-        print(f"{seed}\t{bug}", flush=True)
-        missed += seed is None
-    return missed
+    seeds = {bug: first(bug, MOST) for bug in MUTANTS}
+    for bug, seed in seeds.items():
+        print(f"{seed}\t{bug}")
+    return None in seeds.values()
 
 
 if __name__ == "__main__":

@@ -219,7 +219,8 @@ class Caller:
         if last is None:
             return
         if seen.kind == "rewind":
-            right = seen.epoch >= epoch and seen.seq <= seq  # what was beyond may be told to nobody
+            # What was beyond may be told to nobody; and a store that failed over may have forgotten a takeover.
+            right = seen.seq <= seq
         else:
             right = seen.epoch >= epoch and seen.seq > seq
         if not right:

@@ -4,11 +4,12 @@ import os
 
 import pytest
 
-from tests.sim.mutants import FOUND, mutated
+from tests.sim.mutants import MUTANTS, first
 from tests.sim.sweep import sweep, told
 from tests.sim.world import live, silence
 
 SEEDS = int(os.environ.get("SEEDS", "10000"))
+MOST = 1500  # seeds in which a bug has to be found
 FIRST = int(os.environ.get("FIRST_SEED", "0"))
 
 
@@ -17,13 +18,9 @@ def _quiet() -> None:
     silence()
 
 
-@pytest.mark.parametrize("bug", FOUND)
+@pytest.mark.parametrize("bug", MUTANTS)
 def test_the_simulation_finds_that(bug: str) -> None:
-    seed = FOUND[bug]
-    with mutated(bug):
-        assert live(seed).violations, "look for another seed: python -m tests.sim bugs"
-    run = live(seed)
-    assert not run.violations, told(run)
+    assert first(bug, MOST) is not None
 
 
 def test_a_seed_tells_the_same_story_again() -> None:
