@@ -49,7 +49,7 @@ class Takeover:
         self._missed = set()
         if self._reached is not None and self._deps.clock.monotonic() - self._heard >= self._lease / 3:
             self._reached = None
-            log.warning("store away", why=str(error.__cause__ or error))
+            log.warning("store away", why=str(error.__cause__ or "") or error.message)
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
