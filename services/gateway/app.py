@@ -91,7 +91,7 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
         sessions=stores.sessions,
         directory=directory(settings, stores.leases, tasks),
-        admission=Admission(settings.max_turns),
+        admission=Admission(settings.max_turns, settings.tenant_turns or -(-settings.max_turns * 3 // 4)),
         screen=Screen(settings.screen),
         models=models,
         name=ids.new("gateway"),
