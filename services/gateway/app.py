@@ -135,7 +135,10 @@ def on_crash(name: str, error: BaseException) -> None:
 
 def explain_away(error: StoreAway) -> str:
     """One line for an operator: what does not answer, and what to do."""
-    return f"Redis does not answer ({error.__cause__ or error}): start it, or set HEADRACE_REDIS_URL"
+    why = str(error.__cause__ or error)
+    if "AUTH" in why or "password" in why:
+        return f"Redis refuses the login ({why}): set user and password in HEADRACE_REDIS_URL"
+    return f"Redis does not answer ({why}): start it, or set HEADRACE_REDIS_URL"
 
 
 def _model(name: str, path: Path) -> ServedModel:

@@ -90,10 +90,9 @@ class Reader:
                         raise OutOfRange(f"after_seq: the turn has {len(journal)} events")
         except TimeoutError:
             raise OutOfRange(f"after_seq: the turn has {len(journal)} events so far") from None
-        known = epoch_at(journal.events, seq)
-        if seq == self.seq and self.epoch <= known:
+        if seq == self.seq and self.epoch <= epoch_at(journal.events, seq):
             return None
-        self.epoch, self.seq = min(self.epoch, known), seq
+        self.seq = seq
         return Rewound(seq, journal.events[:seq])
 
     def _of_one_epoch(self, entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -49,7 +49,7 @@ class Takeover:
         self._missed = set()
         if self._reached is not None and self._deps.clock.monotonic() - self._heard >= self._lease / 3:
             self._reached = None
-            log.warning("store away", why=str(error.__cause__ or error))
+            log.warning("store away", why=str(error.__cause__ or "") or error.message)
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
@@ -98,6 +98,8 @@ class Takeover:
         random.shuffle(turns)  # several gateways share the work
         taken = 0
         for turn in turns:
+            if self._deps.admission.closed:
+                break
             # Very many turns take longer than a lease: this gateway's own must not lapse over them.
             if self._deps.clock.monotonic() - self._beaten >= self._lease / BEATS:
                 await self._beat()

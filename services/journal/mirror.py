@@ -139,7 +139,8 @@ class Mirrors:
         return page.epoch == mirror.epoch or not mirror.journal.events or isinstance(event, TakenOver)
 
     def _end(self, mirror: Mirror, error: HeadraceError | None) -> None:
-        self._all.pop(mirror.turn, None)
+        if self._all.get(mirror.turn) is mirror:
+            del self._all[mirror.turn]
         mirror.journal.leave(mirror.turn, error)
         if mirror.task is not None and error is None:
             mirror.task.cancel()

@@ -52,8 +52,13 @@ def _order(history: History) -> Iterable[str]:
             yield f"rewind without another gateway, {event.kind} {(epoch, seq)} follows"
         elif epoch < was or seq <= reached:
             yield f"{event.kind} {(epoch, seq)} after {(was, reached)}"
-    if sum(event.kind == "started" for event in history.events) > 1:
-        yield "started twice"
+    begun = 0
+    for event in history.events:
+        if event.kind == "rewind" and event.position.seq == 0:
+            begun = 0  # back before the beginning
+        begun += event.kind == "started"
+        if begun > 1:
+            yield "started twice"
 
 
 def _prefixes(history: History, twin: str) -> Iterable[str]:

@@ -53,7 +53,20 @@ TAKEN_OVER = [
 MOVED = [*GOOD[:2], *(replace(one, position=Position(1, one.position.seq)) for one in GOOD[2:])]
 
 
-@pytest.mark.parametrize("events", [GOOD, TAKEN_OVER, MOVED], ids=["calm", "rewound", "taken over"])
+BEGUN_AGAIN = [
+    GOOD[0],
+    event("rewind", 0),
+    event("started", 2, epoch=1),
+    event("delta", 3, TWIN, epoch=1),
+    event("finished", 4, epoch=1),
+]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [GOOD, TAKEN_OVER, MOVED, BEGUN_AGAIN],
+    ids=["calm", "rewound", "taken over", "rewound to before its beginning"],
+)
 def test_a_good_history_breaks_nothing(events: list[Seen]) -> None:
     good = [history(events)]
     assert promises.one_ending(good) == []

@@ -209,8 +209,8 @@ def kept_whole(world: World) -> list[str]:
 
 
 def same_as_kept(history: History, world: World) -> Iterator[str]:
-    """What a client was told of an ending is what everybody else reads later. While the store is away, a plain
-    turn's ending is told without it."""
+    """What a client was told of an ending is what everybody else reads later. While the store is away, the ending
+    of a turn that is in no session is told without it."""
     plan = history.plan
     must = plan.session or plan.durable or plan.method == "StartTurn"
     sound = not any(fault.kind in STORE_FAULTS for fault in world.faults)

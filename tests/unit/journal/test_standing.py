@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from services.core.clock import SystemClock
 from services.core.events import Delta, TakenOver
-from services.journal.mirror import standing
+from services.journal.memory_store import MemoryJournalStore
+from services.journal.mirror import Mirror, Mirrors, standing
 
 EVENTS = [
     *[Delta("x", [i]) for i in range(40)],
@@ -47,3 +49,11 @@ def test_waiting_for_a_position_looks_at_each_event_once() -> None:
         known = len(events)
         events.append(Delta("x", [0]))
     assert events.looked < 1200
+
+
+def test_a_mirror_that_ends_leaves_the_one_that_took_its_place() -> None:
+    mirrors = Mirrors(MemoryJournalStore(SystemClock()), SystemClock(), lambda work, name: None)  # type: ignore[arg-type, return-value]
+    old, new = Mirror("turn_1", "acme"), Mirror("turn_1", "acme")
+    mirrors._all["turn_1"] = new
+    mirrors._end(old, None)
+    assert mirrors._all == {"turn_1": new} and old.journal.left and not new.journal.left
