@@ -218,11 +218,8 @@ class Caller:
             history.parts.append(f"{seen.kind} after the terminal event")
         if last is None:
             return
-        if seen.kind == "rewind":
-            # What was beyond may be told to nobody; and a store that failed over may have forgotten a takeover.
-            right = seen.seq <= seq
-        else:
-            right = seen.epoch >= epoch and seen.seq > seq
+        # What is beyond a rewind may be told to nobody, and a store that failed over may have forgotten a takeover.
+        right = seen.seq <= seq if seen.kind == "rewind" else (seen.epoch >= epoch and seen.seq > seq)
         if not right:
             history.parts.append(f"{seen.kind} {(seen.epoch, seen.seq)} after {(epoch, seq)}")
 
