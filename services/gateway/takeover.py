@@ -133,7 +133,10 @@ class Takeover:
         if stored is None:
             return False
         record, first = stored.record, stored.seq + 1
-        ending: list[Event] = [TakenOver(record.epoch), Failed(DeadlineExceeded("the turn's deadline passed"))]
+        ending: list[Event] = [
+            TakenOver(record.epoch),
+            Failed(DeadlineExceeded("the turn's deadline passed")),
+        ]
         await journals.append([Batch(id, record.tenant, record.epoch, first, ending, True, record.keep)])
         return True
 
