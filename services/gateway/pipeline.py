@@ -223,9 +223,13 @@ async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn,
         raise StoreAway(AWAY_TEXT)
     answer = fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, worth_keeping(answer))
-    return await deps.sessions.append(
-        turn.tenant.id, session.id, session.version, said, operation=turn.id, model=turn.model
-    )
+    where = (turn.tenant.id, session.id, session.version)
+    try:
+        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
+    except (
+        StoreAway
+    ):  # perhaps only the reply was lost: by its operation's id the second call finds the first
+        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
 
 
 async def durability(turn: Turn, deps: Deps) -> Durability:

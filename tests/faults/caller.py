@@ -80,15 +80,18 @@ class Caller:
         history.changed()
         return history
 
-    async def read_again(self, history: History, gateway: str) -> History:
+    async def read_again(self, history: History, gateway: str, into: History | None = None) -> History:
         """The same turn from its beginning, as this gateway has it."""
-        again = self.history(history.prompt, history.key)
-        attempt = Attempt(time.monotonic(), gateway, "ResumeTurn", Position(0, 0))
-        again.attempts.append(attempt)
-        call = self.inference(gateway).ResumeTurn(
-            pb.ResumeTurnRequest(turn=history.turn), metadata=self.auth, timeout=60
-        )
-        await self._listen(again, attempt, call)
+        again = into or self.history(history.prompt, history.key)
+        request = pb.ResumeTurnRequest(turn=history.turn)
+        while not again.events and (left := again.deadline - time.monotonic()) > 0:
+            attempt = Attempt(time.monotonic(), gateway, "ResumeTurn", Position(0, 0))
+            again.attempts.append(attempt)
+            call = self.inference(gateway).ResumeTurn(request, metadata=self.auth, timeout=left)
+            await self._listen(again, attempt, call)
+            if attempt.status != "UNAVAILABLE":
+                break
+            await asyncio.sleep(max(PAUSE, attempt.refused))
         return again
 
     async def _attempt(

@@ -4,13 +4,16 @@
 lie between. It says `serving` once it does, and obeys
 
     arm INSTANT    the first turn that begins from now on and gets there takes the process along (SIGKILL)
+    hold CALL      the next one, as `module:Class.method`, says `held CALL` and waits for `go`
     block SECONDS  the event loop stands still
     ledger         what it holds and what it counted, as JSON
 
 FAULT_CLOCK sets its wall clock so many seconds ahead.
 """
 
+import asyncio
 import functools
+import importlib
 import json
 import os
 import signal
@@ -58,6 +61,7 @@ armed = ""
 victim: Generation | None = None
 deps: Deps | None = None
 admitted = 0
+going = asyncio.Event()
 worst_lag = 0.0  # seconds, as the gauge of the metrics was told
 
 
@@ -83,6 +87,23 @@ def before(owner: Any, name: str, instant: str) -> None:
         return original(*args, **fields)
 
     setattr(owner, name, wrapped)
+
+
+def hold(call: str) -> None:
+    module, _, name = call.partition(":")
+    kind, _, method = name.partition(".")
+    owner = getattr(importlib.import_module(module), kind)
+    original = getattr(owner, method)
+
+    async def held(*args: Any, **fields: Any) -> Any:
+        setattr(owner, method, original)
+        going.clear()
+        say("held", call)
+        await going.wait()
+        return await original(*args, **fields)
+
+    setattr(owner, method, held)
+    say("hold", call)
 
 
 def watch_tokens() -> None:
@@ -193,7 +214,7 @@ def watch_worker() -> None:
         await beat(*args)
 
     async def serving(settings: GatewaySettings, pipe: int) -> None:
-        obey({"arm": arm, "block": block, "ledger": ledger})
+        obey({"arm": arm, "hold": hold, "go": going.set, "block": block, "ledger": ledger})
         await serve(settings, pipe)
 
     worker.build, worker.beat, worker.serve = built, beating, serving

@@ -21,7 +21,7 @@ from tests.support.valkey import Pair, Valkey, running_pair
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 SESSIONS = 6
-FORKED = 800  # tokens
+FORKED = 1200  # tokens
 
 
 @dataclass(slots=True)
@@ -133,9 +133,17 @@ async def test_a_forked_store_forks_no_turn() -> None:
         turn_to(right, pair.replica)
         if [one.info("replication")["role"] for one in (pair.primary, pair.replica)] != ["master", "master"]:
             raise NotInjected("there is one master only")
-        others = await asyncio.gather(*(caller.read_again(history, heir.address) for history, _ in begun))
+        others = [caller.history(history.prompt, history.key) for history, _ in begun]
+        reading = [
+            asyncio.create_task(caller.read_again(history, heir.address, other))
+            for (history, _), other in zip(begun, others, strict=True)
+        ]
+        await asyncio.gather(*(other.until(lambda h: h.position.epoch == 1) for other in others))
+        if any(history.terminal for history, _ in begun):
+            raise NotInjected("the stale gateway has nothing more to write")
         turn_to(left, pair.replica)
         histories = await ends(begun)
+        await asyncio.gather(*reading)
         again = [await caller.read_again(history, stale.address) for history in histories]
         await check(made, [*histories, *others, *again], answers)
         assert {history.position for history in others} == {history.position for history in again}

@@ -193,3 +193,42 @@ async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -
             figures = {"completed": len(completed), "told why not": len(histories) - len(completed)}
             note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories), figures))
             assert len(completed) > CUTS / 2
+
+
+CALLS = (
+    "services.journal.redis:RedisJournalStore.claimed",
+    "services.journal.redis:RedisJournalStore.create",
+    "services.journal.redis:RedisJournalStore.append",
+    "services.journal.redis:RedisJournalStore.confirm",
+    "services.sessions.redis:RedisSessionStore.append",
+)
+
+
+async def test_the_lost_reply_of_any_call_of_a_turn_leaves_its_effect_once() -> None:
+    with running_valkey() as valkey:
+        async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
+            gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
+            caller = await made.caller()
+            await made.connected(caller, gateway, 2)
+            [talk] = await conversations(caller, 1)
+            histories = []
+            for i, call in enumerate(CALLS):
+                history = caller.history(f"turn {i}", key=f"lost {i}", seconds=20)
+                histories.append(history)
+                await gateway.process.ask(f"hold {call}")
+                work = caller.run(history, session=talk.session, durable=True, max_tokens=SHORT)
+                turn = asyncio.create_task(work)
+                await gateway.process.hear("held", after=len(gateway.process.said) - 1)
+                done = link.cuts
+                link.cut_after(0, Way.DOWN)
+                gateway.process.tell("go")
+                await turn
+                await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
+                link.heal()
+            told = await answers(caller, talk.session)
+            assert promises.one_ending(histories) == []
+            assert promises.one_execution(histories, made.orders()) == []
+            assert all(history.completed for history in histories), promises.tally(histories)
+            assert told[1::2] == [history.text for history in histories]
+            assert await made.at_rest() == []
+            note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories)))
