@@ -102,7 +102,7 @@ class EngineLost(HeadraceError):
 
 class StoreAway(HeadraceError):
     outcome = Outcome.STORE_AWAY
-    retry_after = 2.0
+    retry_after: float | None = 2.0
 
 
 class Draining(HeadraceError):

@@ -14,6 +14,7 @@ from services.journal.port import Batch, JournalStore, Record, Reply, Verdict
 PERIOD = 0.04  # seconds that events wait for others
 NEWS = 0.5  # seconds between two looks at turns that append nothing
 PATIENCE = 1.0  # seconds that an ending waits for a store that is away
+UNTOLD = "the turn has ended, but the store that keeps it does not answer: read it again"
 BATCH = 256  # turns in one round trip
 EVENTS = 8192  # in one round trip, about; what waited for longer goes in several
 PART = 1024  # events of one turn in one round trip
@@ -246,8 +247,9 @@ class Recorder:
         if not recording.must:
             recording.journal.seal()
             return
-        text = "the turn has ended, but the store that keeps it does not answer: read it again"
-        recording.journal.leave(recording.record().turn, StoreAway(text))
+        away = StoreAway(UNTOLD)
+        away.retry_after = None  # of the same call: it would run again, unless it has a key
+        recording.journal.leave(recording.record().turn, away)
 
 
 def _trips(dirty: Sequence[Recording]) -> Iterator[Sequence[Recording]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.api.headrace.v1 import inference_pb2 as pb
+from services.journal.recorder import UNTOLD
 from tests.sim.gateway import Call, End, SimGateway
 from tests.sim.loop import VirtualLoop
 
@@ -136,9 +137,8 @@ class Caller:
         if isinstance(end.reply, pb.Turn):
             return True
         history.refused, history.details = end.status, end.details
-        again = end.status in RETRIABLE and (
-            end.status != "TRANSPORT" or bool(history.turn or history.plan.key)
-        )
+        unknown = end.status == "TRANSPORT" or end.details == UNTOLD  # it may have been done
+        again = end.status in RETRIABLE and (not unknown or bool(history.turn or history.plan.key))
         if again:
             history.refused = ""
         return again

@@ -18,6 +18,7 @@ from services.journal.memory_store import MemoryJournalStore
 from services.journal.mirror import Mirrors
 from services.journal.port import Batch, Reply, Verdict
 from services.journal.recorder import Recorder
+from services.sessions.memory import MemorySessionStore
 from tests.sim.world import live
 
 Patch = tuple[Any, str, Any]
@@ -57,10 +58,10 @@ async def _no_claim(self: MemoryJournalStore, record: Any) -> str:
     return await _create(self, replace(record, claim=None))
 
 
-async def _answer_again(endings: Any, session: Any, turn: Turn, deps: Any) -> int:
-    answer = pipeline.fold(turn.journal.events)[0].message()
-    said = (*turn.asked.ask.messages, answer)
-    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said, model=turn.model)
+async def _append_again(self: Any, tenant: str, id: str, *args: Any, **named: Any) -> int:
+    if (kept := self._tenants.get(tenant, {}).get(id)) is not None:
+        kept.operations.clear()
+    return int(await _append_said(self, tenant, id, *args, **named))
 
 
 async def _no_strays(self: Takeover) -> None: ...
@@ -82,6 +83,7 @@ def _any_page(self: Mirrors, mirror: Any, page: Any) -> bool:
 
 
 _append, _take, _create = MemoryJournalStore._append, MemoryJournalStore.take, MemoryJournalStore.create
+_append_said = MemorySessionStore.append
 _leave, _again, _slot = Turn.leave, Recorder._again, Admission.slot
 
 
@@ -122,7 +124,7 @@ MUTANTS: dict[str, list[Patch]] = {
     "a takeover keeps the epoch": [(MemoryJournalStore, "take", _same_epoch)],
     "a claim is not kept": [(MemoryJournalStore, "create", _no_claim)],
     "a turn goes on without its past": [(pipeline, "pasts", lambda past, n: [None] * n)],
-    "an answer is appended without its operation": [(pipeline, "keep_answer", _answer_again)],
+    "a session forgets which turns it has": [(MemorySessionStore, "append", _append_again)],
     "strays are not looked for": [(Takeover, "_find_strays", _no_strays)],
     "a fenced ending keeps its readers": [(Turn, "leave", _leaves_once)],
     "an ending that was not taken is told": [(Recorder, "_again", _sealed_by_sending)],
@@ -138,7 +140,7 @@ MUTANTS: dict[str, list[Patch]] = {
 
 
 FOCUS: dict[str, Sequence[tuple[str, str]]] = {  # faults without which a bug is hard to find
-    "an answer is appended without its operation": [("kill_at", "sessions.append")] * 2,
+    "a session forgets which turns it has": [("kill_at", "sessions.append")] * 2,
     "a takeover may have the epoch of a forgotten one": [("take_is_forgotten", "")],
     "a gateway that leaves takes turns over": [("drain", ""), ("kill", "")],
     "who creates a turn is not known as a gateway": [("cut", ""), ("kill_at", "create")],
