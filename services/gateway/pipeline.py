@@ -226,9 +226,8 @@ async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn,
     where = (turn.tenant.id, session.id, session.version)
     try:
         return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
-    except (
-        StoreAway
-    ):  # perhaps only the reply was lost: by its operation's id the second call finds the first
+    except StoreAway:
+        # Perhaps only the reply was lost: by its operation's id the second call finds the first.
         return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
 
 
