@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test sim test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
+.PHONY: help install dev up down check test sim test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -37,6 +37,9 @@ test: dev ## unit and contract tests, the real engine, the whole stack, and shar
 
 test-cluster: dev ## the last of these alone; it says whether it could make network namespaces
 	pytest -s -m "cluster and not slow" tests/cluster
+
+sim: dev ## SEEDS worlds of gateways and faults on a virtual clock, 10000 by itself; FIRST_SEED begins elsewhere
+	$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FIRST_SEED),FIRST_SEED=$(FIRST_SEED)) pytest -q tests/sim
 
 test-slow: dev ## pipeline parallel, and every way in which a replica on two nodes can lose a part
 	pytest -s -m slow tests/engine tests/cluster

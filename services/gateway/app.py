@@ -91,7 +91,7 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
         sessions=stores.sessions,
         directory=directory(settings, stores.leases, tasks),
-        admission=Admission(settings.max_turns),
+        admission=Admission(settings.max_turns, settings.tenant_turns or -(-settings.max_turns * 3 // 4)),
         screen=Screen(settings.screen),
         models=models,
         name=ids.new("gateway"),
@@ -135,7 +135,10 @@ def on_crash(name: str, error: BaseException) -> None:
 
 def explain_away(error: StoreAway) -> str:
     """One line for an operator: what does not answer, and what to do."""
-    return f"Redis does not answer ({error.__cause__ or error}): start it, or set HEADRACE_REDIS_URL"
+    why = str(error.__cause__ or error)
+    if "AUTH" in why or "password" in why:
+        return f"Redis refuses the login ({why}): set user and password in HEADRACE_REDIS_URL"
+    return f"Redis does not answer ({why}): start it, or set HEADRACE_REDIS_URL"
 
 
 def _model(name: str, path: Path) -> ServedModel:

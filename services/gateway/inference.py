@@ -95,7 +95,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         tenant = await deps.keyring.identify(authorization(context))
         limits = deps.limits()
         ask = await pipeline.read(validate_count, request, deps)
-        with deps.admission.slot():
+        with deps.admission.slot(tenant.id):
             prompt = await render(await self._said(ask, tenant), deps.models[ask.model], deps)
         return pb.CountTokensResponse(
             model=ask.model, prompt_tokens=len(prompt), context_length=limits[ask.model].context_length

@@ -93,7 +93,7 @@ async def _run(turn: Turn, deps: Deps) -> None:
     ask = turn.asked.ask
     await claim(turn, deps)
     turn.go_on()
-    turn.held.enter_context(deps.admission.slot())
+    turn.held.enter_context(deps.admission.slot(turn.tenant.id))
     async with alone(turn, deps) as session:
         deps.screen.check(ask.messages, ask.demands())
         work = await prepare(session, turn, deps)
@@ -108,7 +108,7 @@ async def _run(turn: Turn, deps: Deps) -> None:
 async def _resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
     ask = turn.asked.ask
     turn.go_on()
-    turn.held.enter_context(deps.admission.slot(forced=True))
+    turn.held.enter_context(deps.admission.slot(turn.tenant.id, forced=True))
     async with remembered(turn, deps) as session:
         endings = answered(past)
         if endings is None:

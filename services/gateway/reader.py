@@ -31,6 +31,7 @@ class Reader:
         self.turn = turn
         self.epoch = epoch if seq else 0
         self.seq = seq
+        self._told = self.epoch, self.seq  # position of what was given to whoever reads
         self._tenant = tenant
         self._journal: MemoryJournal | None = None
         self._held = AsyncExitStack()
@@ -65,12 +66,14 @@ class Reader:
             try:
                 journal = await self.open()
                 if fresh and self.seq and (rewound := await self._found(journal)) is not None:
+                    self._told = self.epoch, self.seq
                     return rewound
                 entries = await journal.read(self.seq)
             except Left as left:
                 await self._follow(left)
             else:
                 if not entries or (entries := self._of_one_epoch(entries)):
+                    self._told = self.epoch, self.seq
                     return entries
 
     async def _follow(self, left: Left) -> None:
@@ -78,20 +81,23 @@ class Reader:
             raise left.error
         await self._held.aclose()
         self._journal, self.turn = None, left.turn
+        # A takeover that was told to nobody may be forgotten where the reading goes on.
+        self.epoch, self.seq = self._told
 
     async def _found(self, journal: MemoryJournal) -> Rewound | None:
         """Finds the position in the journal; waits for the store to reach it."""
+        known = 0
         try:
             async with asyncio.timeout(CATCH_UP):
-                while (seq := standing(journal.events, self.epoch, self.seq)) > len(journal):
-                    if not await journal.read(len(journal)):
+                while (seq := standing(journal.events, self.epoch, self.seq, known)) > len(journal):
+                    known = len(journal)
+                    if not await journal.read(known):
                         raise OutOfRange(f"after_seq: the turn has {len(journal)} events")
         except TimeoutError:
             raise OutOfRange(f"after_seq: the turn has {len(journal)} events so far") from None
-        known = epoch_at(journal.events, seq)
-        if seq == self.seq and self.epoch <= known:
+        if seq == self.seq and self.epoch <= epoch_at(journal.events, seq):
             return None
-        self.epoch, self.seq = min(self.epoch, known), seq
+        self.seq = seq
         return Rewound(seq, journal.events[:seq])
 
     def _of_one_epoch(self, entries: Sequence[Entry]) -> Sequence[Entry]:

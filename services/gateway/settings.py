@@ -63,6 +63,9 @@ class GatewaySettings(BaseSettings):
 
     models: dict[str, Path] = Field(description="model name to checkpoint folder (tokenizer and template)")
     max_turns: int = Field(512, ge=1, description="turns in flight in one worker, then RESOURCE_EXHAUSTED")
+    tenant_turns: int | None = Field(
+        None, ge=1, description="of them, turns of one tenant at most; none: three quarters"
+    )
     default_max_tokens: int = Field(4096, ge=1, description="cap of max_tokens where a request names none")
     max_turn_seconds: float = Field(
         600, gt=0, description="deadline of calls that set none, and cap of theirs"

@@ -5,18 +5,21 @@ import random
 from collections.abc import Sequence
 
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, HeadraceError, StoreAway
-from services.core.events import Event
+from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, StoreAway
+from services.core.events import Event, Failed, TakenOver
 from services.gateway import pipeline
 from services.gateway.asked import Asked, Life, claim_of, request_of, tenant_of, unpack
 from services.gateway.deps import Deps
+from services.gateway.sample import together
 from services.gateway.turn import Turn, taken_over
 from services.gateway.validate import validate
-from services.journal.port import Stored
+from services.journal.port import Batch, Stored
 from services.telemetry import metrics
 from services.telemetry.logs import log
 
 BEATS = 12  # in the time of a lease
+AT_ONCE = 8  # turns taken over
+AGAIN = 60.0  # seconds until another look at a turn that cannot be read
 
 
 class Takeover:
@@ -30,7 +33,7 @@ class Takeover:
         self._heard = 0.0  # when it did last
         self._missed: set[str] = set()
         self._strays: set[str] = set()
-        self._refused: dict[str, set[str]] = {}  # by gateway, of those whose lease lapsed
+        self._refused: dict[str, float] = {}  # turns, and when to look at them again
         self._beaten = float("-inf")
         self._looks = 0
         self._left = False
@@ -49,7 +52,7 @@ class Takeover:
         self._missed = set()
         if self._reached is not None and self._deps.clock.monotonic() - self._heard >= self._lease / 3:
             self._reached = None
-            log.warning("store away", why=str(error.__cause__ or error))
+            log.warning("store away", why=str(error.__cause__ or "") or error.message)
 
     async def leave(self) -> None:
         """Others may take over at once. Raises StoreAway."""
@@ -73,7 +76,7 @@ class Takeover:
             for gateway in sorted(lapsed & self._missed):
                 await self._succeed(gateway)
         self._missed = lapsed
-        self._refused = {gateway: ids for gateway, ids in self._refused.items() if gateway in lapsed}
+        self._refused = {id: until for id, until in self._refused.items() if until > self._heard}
         self._looks += 1
         if self._looks % BEATS == 0 and not deps.admission.closed:
             await self._find_strays()
@@ -93,35 +96,53 @@ class Takeover:
         self._strays = strays
 
     async def _succeed(self, gateway: str) -> None:
-        refused = self._refused.setdefault(gateway, set())
-        turns = [turn for turn in await self._deps.journals.orphans(gateway) if turn not in refused]
+        turns = [turn for turn in await self._deps.journals.orphans(gateway) if turn not in self._refused]
         random.shuffle(turns)  # several gateways share the work
         taken = 0
-        for turn in turns:
+        for at in range(0, len(turns), AT_ONCE):
+            if self._deps.admission.closed:
+                break
             # Very many turns take longer than a lease: this gateway's own must not lapse over them.
             if self._deps.clock.monotonic() - self._beaten >= self._lease / BEATS:
                 await self._beat()
-            if (took := await self._take(turn, gateway)) is None:
-                refused.add(turn)
-            taken += bool(took)
+            taken += sum(await together(self._take(turn, gateway) for turn in turns[at : at + AT_ONCE]))
         if taken:
             log.warning("turns taken over", gateway=gateway, turns=taken)
 
-    async def _take(self, id: str, owner: str) -> bool | None:
-        """Whether it goes on here; None for one that this gateway cannot read, or would refuse: another may have
-        the key, the version or the model that it takes. Raises StoreAway."""
+    async def _take(self, id: str, owner: str) -> bool:
+        """Whether it goes on, or ends, here. One that this gateway cannot read, or would refuse, is left until its
+        deadline: another may have the key, the version or the model that it takes. Raises StoreAway."""
+        left = AGAIN
         try:
-            return await self._go_on_with(id, owner)
+            found = await self._deps.journals.find(id)
+            if found is not None and found.record.seconds <= 0:
+                return await self._end(found, owner)
+            left = left if found is None else found.record.seconds
+            return await self._go_on_with(id, owner, found)
         except StoreAway:
             raise
         except (HeadraceError, ValueError) as error:
             log.warning("turn left to others", turn=id, gateway=owner, reason=type(error).__name__)
-            return None
+            self._refused[id] = self._deps.clock.monotonic() + left
+            return False
 
-    async def _go_on_with(self, id: str, owner: str) -> bool:
+    async def _end(self, found: Stored, owner: str) -> bool:
+        """Its deadline has passed: it is told so, whoever could have served it."""
+        journals, id = self._deps.journals, found.record.turn
+        stored = await journals.take(id, owner, self._deps.name, found.record.epoch + 1)
+        if stored is None:
+            return False
+        record, first = stored.record, stored.seq + 1
+        ending: list[Event] = [
+            TakenOver(record.epoch),
+            Failed(DeadlineExceeded("the turn's deadline passed")),
+        ]
+        await journals.append([Batch(id, record.tenant, record.epoch, first, ending, True, record.keep)])
+        return True
+
+    async def _go_on_with(self, id: str, owner: str, found: Stored | None) -> bool:
         """Reads all of it before it takes it: what cannot be read stays whose it is. Raises ValueError too."""
         journals = self._deps.journals
-        found = await journals.find(id)
         turn = None if found is None or found.ended else self._turn(found)
         past = [] if turn is None else await self._past(turn, 0)
         least = 0 if turn is None else self._epoch(turn)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import uvloop
 
-from services.core.errors import Draining, StoreAway
+from services.core.errors import Draining, Internal, StoreAway
 from services.gateway.app import build, check_store, client_of, explain_away, load_models, redis_stores
 from services.gateway.deps import Deps
 from services.gateway.errors import load_settings, stop_with
@@ -115,6 +115,8 @@ def main() -> None:
         uvloop.run(serve(settings, int(sys.argv[1])))
     except StoreAway as error:
         stop_with(explain_away(error))
+    except Internal as error:
+        stop_with(f"{error}: is HEADRACE_REDIS_URL right?")
     except (ValueError, OSError, RuntimeError) as error:
         stop_with(str(error))
 

@@ -1,7 +1,8 @@
 """Events as bytes: msgpack, each event an array that begins with its kind. A reader of an older version's bytes
-fills what they lack with the event's defaults."""
+fills what they lack with the event's defaults; one of a later version's passes over fields that it does not know."""
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ def encode(events: Sequence[Event]) -> bytes:
 def decode(data: bytes) -> list[Event]:
     """Raises ValueError for bytes that `encode` did not make."""
     try:
-        return [_UNPACK[kind](*fields) for kind, *fields in _decoder.decode(data)]
+        return [_UNPACK[kind](*fields[: _FIELDS[kind]]) for kind, *fields in _decoder.decode(data)]
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"not a journal's events: {type(error).__name__}") from None
 
@@ -103,3 +104,4 @@ _UNPACK: dict[int, Callable[..., Event]] = {
     9: _failed,
     10: Migrated,
 }
+_FIELDS = {kind: len(signature(make).parameters) for kind, make in _UNPACK.items()}

@@ -139,7 +139,8 @@ class Mirrors:
         return page.epoch == mirror.epoch or not mirror.journal.events or isinstance(event, TakenOver)
 
     def _end(self, mirror: Mirror, error: HeadraceError | None) -> None:
-        self._all.pop(mirror.turn, None)
+        if self._all.get(mirror.turn) is mirror:
+            del self._all[mirror.turn]
         mirror.journal.leave(mirror.turn, error)
         if mirror.task is not None and error is None:
             mirror.task.cancel()
@@ -150,10 +151,10 @@ def epoch_at(events: Sequence[Any], seq: int) -> int:
     return max((event.epoch for event in events[:seq] if isinstance(event, TakenOver)), default=0)
 
 
-def standing(events: Sequence[Any], epoch: int, seq: int) -> int:
+def standing(events: Sequence[Any], epoch: int, seq: int, known: int = 0) -> int:
     """How much of what a reader of `epoch` has up to `seq` still stands: up to the next takeover, if it was
-    ahead of it."""
-    for at, event in enumerate(events[:seq], 1):
-        if isinstance(event, TakenOver) and event.epoch > epoch:
-            return at - 1
+    ahead of it. The first `known` events have been looked at before."""
+    for at in range(known, min(seq, len(events))):
+        if isinstance(event := events[at], TakenOver) and event.epoch > epoch:
+            return at
     return seq

@@ -152,12 +152,13 @@ class Recorder:
         if verdict is Verdict.AWAY:
             self._missed(recording)
             return
+        if verdict is Verdict.GONE:  # a full store says so too, and takes nothing
+            await self._create(recording)
+            return
         recording.away = None
         if verdict is Verdict.FENCED:
             self.forget(journal)
             recording.on_verdict(verdict)
-        elif verdict is Verdict.GONE:
-            await self._create(recording)
         elif verdict is Verdict.REALIGN:
             journal.saved = reply.seq
             self._again(recording)
@@ -194,7 +195,7 @@ class Recorder:
             self.forget(recording.journal)
             recording.on_verdict(Verdict.FENCED)
             return
-        recording.journal.saved = 0
+        recording.away, recording.journal.saved = None, 0
         self._again(recording)
 
     def _missed(self, recording: Recording) -> None:

@@ -11,6 +11,7 @@ from services.core.errors import StoreAway
 
 FAILURES = 5  # consecutive, then it opens
 PROBE = 0.3  # seconds between the calls that an open one lets through
+QUIET = 0.25  # seconds; who answered anybody within them lives: it is busy, or this process is
 
 # No answer, or one that says "not now" to every command. A refusal of one command is an answer.
 SILENCE = (
@@ -44,6 +45,7 @@ class Breaker:
         self._probe = probe
         self._on_change = on_change
         self._failed = 0
+        self._answer = float("-inf")  # when the last one came
         self._next_probe: float | None = None  # None: closed
 
     @property
@@ -61,9 +63,10 @@ class Breaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None or (issubclass(kind, exceptions.ResponseError) and not issubclass(kind, SILENCE)):
+            self._answer = self._clock.monotonic()
             if self._failed:
                 self._answered()
-        elif issubclass(kind, SILENCE):
+        elif issubclass(kind, SILENCE) and not self._only_busy(kind):
             self._silent()
 
     def _answered(self) -> None:
@@ -71,6 +74,11 @@ class Breaker:
         if self._next_probe is not None:
             self._next_probe = None
             self._on_change(State.CLOSED)
+
+    def _only_busy(self, kind: type[BaseException]) -> bool:
+        """Whether a call came late while others were answered."""
+        late = issubclass(kind, (TimeoutError, exceptions.TimeoutError))
+        return late and self._clock.monotonic() - self._answer < QUIET
 
     def _silent(self) -> None:
         self._failed += 1

@@ -170,6 +170,30 @@ async def test_a_turn_is_taken_once_and_the_taker_may_ask_again(stores: Stores) 
     assert again is not None and again.record.epoch == 1
 
 
+async def test_a_takeover_has_an_epoch_of_its_own_and_not_below_what_is_asked(stores: Stores) -> None:
+    await stores.journals.create(record())
+    taken = [
+        await stores.journals.take(TURN, "one", "two", 70),
+        await stores.journals.take(TURN, "two", "three", 9),
+    ]
+    assert [stored and stored.record.epoch for stored in taken] == [70, 71]
+
+
+async def test_a_gateway_may_take_its_own_turn_again_and_each_time_with_a_new_epoch(stores: Stores) -> None:
+    await stores.journals.create(record())
+    taken = [await stores.journals.take(TURN, "one", "one") for _ in range(3)]
+    assert [stored and stored.record.epoch for stored in taken] == [1, 2, 3]
+    assert await verdict(stores, batch(1, deltas("a"), epoch=2)) is Verdict.FENCED
+
+
+async def test_whoever_creates_or_takes_a_turn_is_looked_for(stores: Stores) -> None:
+    await stores.journals.create(record())
+    assert list(await stores.journals.lapsed()) == ["one"]
+    await stores.journals.take(TURN, "one", "two")
+    assert sorted(await stores.journals.lapsed()) == ["one", "two"]
+    assert not await stores.journals.orphans("one") and await stores.journals.orphans("two") == [TURN]
+
+
 async def test_a_turn_that_ended_is_not_taken_and_nothing_follows_its_end(stores: Stores) -> None:
     await stores.journals.create(record())
     await stores.journals.append([batch(1, [*deltas("ab"), Usage(), Finished(STOP)])])

@@ -45,7 +45,8 @@ def _order(history: History) -> Iterable[str]:
     for before, event in pairwise(history.events):
         (epoch, seq), (was, reached) = event.position, before.position
         if event.kind == "rewind":
-            if epoch < was or seq >= reached:
+            # A store that failed over may have forgotten the takeover whose events were read: then the epoch falls.
+            if seq > reached or (seq == reached and epoch >= was):
                 yield f"rewind to {(epoch, seq)} after {(was, reached)}"
         elif before.kind == "rewind" and epoch <= was:
             yield f"rewind without another gateway, {event.kind} {(epoch, seq)} follows"

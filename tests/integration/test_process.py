@@ -290,6 +290,18 @@ async def test_redis_away_at_start_is_one_clear_line() -> None:
     assert "Redis does not answer" in errors and "HEADRACE_REDIS_URL" in errors
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("", "refuses the login"), (":wrong@", "refuses the login"), (":right@", "HEADRACE_REDIS_URL")],
+)
+async def test_a_redis_that_refuses_the_gateway_is_one_clear_line(place: str, expected: str) -> None:
+    with running_valkey("--requirepass", "right") as valkey:
+        url = f"redis://{place}127.0.0.1:{valkey.port}/99"
+        code, errors = await output_of(environment(url))
+    assert code == EXIT_CONFIG and "Traceback" not in errors
+    assert expected in errors and "right@" not in errors
+
+
 async def test_a_worker_that_never_comes_up_ends_the_gateway() -> None:
     with running_valkey() as valkey:
         env = environment(valkey.url) | {"PYTHONPATH": str(ROOT), "HEADRACE_LISTEN": "127.0.0.1:1"}

@@ -178,6 +178,29 @@ async def test_a_turn_that_is_started_twice_is_told_as_it_is() -> None:
             assert await stub.StartTurn(request, metadata=auth) == done
 
 
+async def test_a_key_outlives_the_answer_and_says_so() -> None:
+    request = ask("go on", max_tokens=5, idempotency_key="k")
+    async with running_gateway(retention=0.05) as endpoint:
+        turn = (await endpoint.stream(request))[0].started.turn
+        async with asyncio.timeout(10):
+            while await endpoint.stores.journals.find(turn) is not None:
+                await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await endpoint.stream(request)
+        assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "not kept any more" in str(refusal.value.details())
+
+
+async def test_after_the_end_of_a_failed_turn_nothing_follows() -> None:
+    async with running_gateways(2, sim=SLOW) as [one, two]:
+        call = one.endpoint.inference.StreamGenerate(ask(max_tokens=1500), metadata=one.endpoint.auth)
+        turn = (await first(call, 3))[0].started.turn
+        ended = await cancel(one.endpoint, turn)
+        for endpoint in (one.endpoint, two.endpoint):
+            position = pb.ResumeTurnRequest(turn=turn, after_seq=ended.seq)
+            assert await rest(endpoint.inference.ResumeTurn(position, metadata=endpoint.auth)) == []
+
+
 async def test_a_turn_keeps_its_key_when_it_changes_hands() -> None:
     """Its ending waits for the store then, and a store that lost the turn gets it with its key."""
     request = ask("go on", max_tokens=300, idempotency_key="k")

@@ -32,6 +32,7 @@ class Plan:
     method: str = "StreamGenerate"
     key: str = ""
     session: str = ""
+    queue: bool = False  # wait for other turns of the session
     stop: tuple[str, ...] = ()
     n: int = 1
     seed: int = 0
@@ -51,6 +52,7 @@ class Plan:
             timeout_seconds=self.timeout,
             idempotency_key=self.key,
             session=self.session,
+            session_busy=pb.SESSION_BUSY_QUEUE if self.queue else pb.SESSION_BUSY_ABORT,
             stop=self.stop,
             n=self.n,
             linger_seconds=self.linger,
@@ -216,10 +218,8 @@ class Caller:
             history.parts.append(f"{seen.kind} after the terminal event")
         if last is None:
             return
-        if seen.kind == "rewind":
-            right = seen.epoch >= epoch and seen.seq <= seq  # what was beyond may be told to nobody
-        else:
-            right = seen.epoch >= epoch and seen.seq > seq
+        # What is beyond a rewind may be told to nobody, and a store that failed over may have forgotten a takeover.
+        right = seen.seq <= seq if seen.kind == "rewind" else (seen.epoch >= epoch and seen.seq > seq)
         if not right:
             history.parts.append(f"{seen.kind} {(seen.epoch, seen.seq)} after {(epoch, seq)}")
 

@@ -162,7 +162,11 @@ def acknowledged(histories: Sequence[History], messages: Sequence[Message]) -> l
         if not history.plan.session:
             continue
         count = texts.count(history.plan.text)
-        if count > 1 or (history.ended == "finished" and count != 1):
+        if (
+            count > 1
+            or (history.ended == "finished" and count != 1)
+            or (history.ended == "conflict" and count)
+        ):
             found.append(f"{history.plan.text}: {history.ended}, {count} times in its session")
     plans = {history.plan.text: history.plan for history in histories}
     for i in range(0, len(messages), 2):
@@ -205,10 +209,10 @@ def kept_whole(world: World) -> list[str]:
 
 
 def same_as_kept(history: History, world: World) -> Iterator[str]:
-    """What a client was told of an ending is what everybody else reads later. While the store is away, a plain
-    turn's ending is told without it."""
+    """What a client was told of an ending is what everybody else reads later. While the store is away, the ending
+    of a turn that is in no session is told without it."""
     plan = history.plan
-    must = plan.key or plan.session or plan.durable or plan.method == "StartTurn"
+    must = plan.session or plan.durable or plan.method == "StartTurn"
     sound = not any(fault.kind in STORE_FAULTS for fault in world.faults)
     if not (history.turn and history.ended and history.resumable and (must or sound)):
         return

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from services.core.clock import Ids
@@ -191,6 +192,7 @@ class SimGateway:
     def _begin(self, call: Call, method: str, request: Any) -> None:
         if not call.over:
             call.task = asyncio.create_task(self._serve(call, method, request))
+            call.task.add_done_callback(partial(self._served, call, method))
 
     async def _serve(self, call: Call, method: str, request: Any) -> None:
         context: Any = call
@@ -202,7 +204,9 @@ class SimGateway:
             call.ends(End(error.outcome.upper(), None, error.message))
         except TimeoutError:
             call.ends(End("DEADLINE"))
-        except Exception as error:  # noqa: BLE001
+
+    def _served(self, call: Call, method: str, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(method, error)
             call.ends(End("INTERNAL"))
 

@@ -1,7 +1,7 @@
 """Bugs to be found: each one changes the real code for as long as its context is open."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,7 @@ from services.journal.memory_store import MemoryJournalStore
 from services.journal.mirror import Mirrors
 from services.journal.port import Batch, Reply, Verdict
 from services.journal.recorder import Recorder
+from tests.sim.world import live
 
 Patch = tuple[Any, str, Any]
 
@@ -59,7 +60,7 @@ async def _no_claim(self: MemoryJournalStore, record: Any) -> str:
 async def _answer_again(endings: Any, session: Any, turn: Turn, deps: Any) -> int:
     answer = pipeline.fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, answer)
-    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said)  # no operation id
+    return await deps.sessions.append(turn.tenant.id, session.id, session.version, said, model=turn.model)
 
 
 async def _no_strays(self: Takeover) -> None: ...
@@ -108,6 +109,10 @@ def _closed_to_all(self: Admission, *, forced: bool = False) -> Iterator[None]:
         yield
 
 
+async def _leaves_and_stays(self: Takeover) -> None:
+    await self._deps.journals.beat(self._deps.name, 0)
+
+
 MUTANTS: dict[str, list[Patch]] = {
     "the store does not check the epoch": [(MemoryJournalStore, "_append", _no_fence)],
     "the store takes events in any order": [(MemoryJournalStore, "_append", _any_order)],
@@ -125,10 +130,29 @@ MUTANTS: dict[str, list[Patch]] = {
     "who creates a turn is not known as a gateway": [(MemoryJournalStore, "create", _unknown_creator)],
     "the end of an answer is not read again": [(Generation, "replay_end", _held_back)],
     "a gateway that leaves takes turns over": [
+        (Takeover, "leave", _leaves_and_stays),
         (Admission, "closed", False),
         (Admission, "slot", _closed_to_all),
     ],
 }
+
+
+FOCUS: dict[str, Sequence[tuple[str, str]]] = {  # faults without which a bug is hard to find
+    "an answer is appended without its operation": [("kill_at", "sessions.append")] * 2,
+    "a takeover may have the epoch of a forgotten one": [("take_is_forgotten", "")],
+    "a gateway that leaves takes turns over": [("drain", ""), ("kill", "")],
+    "who creates a turn is not known as a gateway": [("cut", ""), ("kill_at", "create")],
+    "a fenced ending keeps its readers": [("freeze", "")],
+    "the store does not check the epoch": [("freeze", "")],
+    "an ending is told before the store has it": [("cut", ""), ("kill", "")],
+    "an ending that was not taken is told": [("cut", ""), ("kill", "")],
+}
+
+
+def first(bug: str, most: int) -> int | None:
+    """The first seed in which the bug breaks a promise."""
+    with mutated(bug):
+        return next((seed for seed in range(most) if live(seed, FOCUS.get(bug, ())).violations), None)
 
 
 @contextmanager

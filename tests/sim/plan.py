@@ -1,7 +1,8 @@
 """What a seed makes of a run: the clients, and the faults with their times."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tests.sim.caller import Plan
 
@@ -55,9 +56,12 @@ VERBS = (
 )
 
 
-def draw_faults(rng: random.Random) -> list[Fault]:
-    count = rng.choice((0, 1, 2, 3, 4, 6))
-    return sorted((_fault(rng) for _ in range(count)), key=lambda fault: fault.at)
+def draw_faults(rng: random.Random, focus: Sequence[tuple[str, str]]) -> list[Fault]:
+    """`focus`: kinds that happen in any case, each with the verb that it waits for, if it does."""
+    faults = [_fault(rng) for _ in range(rng.choice((0, 1, 2, 3, 4, 6)))]
+    for kind, verb in focus:
+        faults.append(replace(_fault(rng), kind=kind, verb=verb, count=1))
+    return sorted(faults, key=lambda fault: fault.at)
 
 
 def _fault(rng: random.Random) -> Fault:
@@ -95,6 +99,7 @@ def _plan(rng: random.Random, i: int, sessions: dict[str, str]) -> Plan:
         method=method,
         key=f"key {i}" if keyed else "",
         session=session,
+        queue=bool(session) and rng.random() < 0.5,
         stop=("aa", "b_") if rng.random() < 0.15 else (),
         n=n,
         seed=rng.randrange(1000),

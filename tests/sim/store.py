@@ -22,8 +22,9 @@ class Journals(MemoryJournalStore):
         super().__init__(clock)
         self._replicated = replicated
 
-    async def confirm(self, turn: str) -> bool:
-        return self._replicated() and self._kept(turn) is not None
+    async def confirm(self, turn: str, seq: int) -> bool:
+        kept = self._kept(turn)
+        return self._replicated() and kept is not None and kept.seq >= seq
 
 
 class Server:

@@ -2,13 +2,14 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from tests.sim.caller import Caller, History
 from tests.sim.gateway import SimGateway
-from tests.sim.loop import WORLD, LoopClock, Owner, VirtualLoop
+from tests.sim.loop import WORLD, LoopClock, Owner, Stuck, VirtualLoop
 from tests.sim.plan import FAULTS_END, TENANTS, Fault, draw_faults, draw_plans
 from tests.sim.replica import Replica
 from tests.sim.store import Server
@@ -30,6 +31,7 @@ class SeededIds:
 class World:
     seed: int
     loop: VirtualLoop
+    focus: Sequence[tuple[str, str]] = ()
     histories: list[History] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
     trace: list[tuple[float, str]] = field(default_factory=list)
@@ -46,7 +48,7 @@ class World:
         step, capacity = self.rng.choice((0.03, 0.06, 0.1)), self.rng.choice((2, 16, 16, 16))
         count = self.rng.choice((1, 2, 2, 3))
         self.replicas = [Replica(f"replica {i}", self.loop, step, capacity) for i in range(count)]
-        self.faults = draw_faults(self.rng)
+        self.faults = draw_faults(self.rng, self.focus)
         self._at_verb: list[Fault] = []
         self.server.on_executed, self.server.on_executing = self._executed, self._executing
 
@@ -258,17 +260,17 @@ def silence() -> None:
     )
 
 
-def live(seed: int) -> Run:
-    """Runs a seed and checks what its clients saw and what is left."""
+def live(seed: int, focus: Sequence[tuple[str, str]] = ()) -> Run:
+    """Runs a seed and checks what its clients saw and what is left. `focus`: faults that it has besides."""
     from tests.sim.check import violations
 
     loop = VirtualLoop()
     loop.set_exception_handler(lambda _, context: None)
-    world = World(seed, loop)
+    world = World(seed, loop, focus)
     try:
         loop.run_until_complete(world.run())
         found = loop.run_until_complete(violations(world))
-    except Exception as error:  # noqa: BLE001
+    except Stuck as error:
         found = [f"the run ended: {error!r}"]
     run = Run(seed, found + world.crashes, world.trace[:TRACE], loop.steps, loop.time())
     _end(world, loop)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.errors import Cancelled, StoreAway
 from services.core.events import Delta, Failed
-from services.journal.memory import MemoryJournal
+from services.journal.memory import Left, MemoryJournal
 from services.journal.memory_store import MemoryJournalStore
 from services.journal.port import Batch, Claim, Record, Reply, Verdict
 from services.journal.recorder import EVENTS, PART, PATIENCE, TOLD, Recorder, Recording
@@ -268,5 +269,37 @@ def test_turns_that_came_and_went_while_the_store_was_away_do_not_pile_up() -> N
         stored = await store.find(known.turn)
         assert stored is not None and stored.ended and not len(recorder)
         running.cancel()
+
+    run(work)
+
+
+class Forgetful(Failing):
+    """It forgot the turn and is full: it answers, and takes nothing."""
+
+    async def create(self, record: Record) -> str:
+        if self.fates:
+            raise StoreAway("full")
+        return await super().create(record)
+
+
+@pytest.mark.parametrize("must", [True, False])
+def test_an_ending_that_a_full_store_does_not_take_is_told_all_the_same(must: bool) -> None:
+    async def work(loop: VirtualLoop) -> None:
+        case = Case(loop, must=must)
+        await case.begin()
+        case.store.__class__ = Forgetful
+        case.store.fates = [EMPTY] * 10_000
+        case.journal.append(Delta("a", [1]))
+        case.journal.append(Failed(Cancelled("over")))
+        async with asyncio.timeout(PATIENCE + 2):
+            if must:
+                with pytest.raises(Left):
+                    await case.journal.read(1)
+            else:
+                assert len(await case.journal.read(1)) == 1
+        case.store.fates = []
+        await asyncio.sleep(5)
+        assert await case.kept() == ["a", "end"] and not len(case.recorder)
+        await case.end()
 
     run(work)

@@ -7,7 +7,7 @@ import pytest
 from redis import exceptions
 
 from services.core.errors import StoreAway
-from services.store.breaker import FAILURES, PROBE, Breaker, State
+from services.store.breaker import FAILURES, PROBE, QUIET, Breaker, State
 from tests.support.clock import FakeClock
 
 
@@ -34,12 +34,26 @@ def test_it_opens_after_so_many_silences_in_a_row() -> None:
     line = Line()
     line.fail(FAILURES - 1)
     line.call()
+    line.clock.advance(QUIET)
     line.fail(FAILURES - 1)
     assert line.breaker.state is State.CLOSED
     line.fail()
     assert (line.breaker.state, line.heard) == (State.OPEN, [State.OPEN])
     with pytest.raises(StoreAway):
         line.call()
+
+
+def test_calls_that_come_late_while_others_are_answered_do_not_open_it() -> None:
+    line = Line()
+    for _ in range(FAILURES * 3):
+        line.fail()
+        line.call()
+        line.clock.advance(QUIET / 2)
+        line.fail()
+    assert line.breaker.state is State.CLOSED
+    line.call()
+    line.fail(FAILURES, exceptions.ConnectionError("refused"))
+    assert line.breaker.state is State.OPEN
 
 
 def test_an_open_one_lets_one_probe_through_at_a_time() -> None:

@@ -91,14 +91,16 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartTurn(self, request, context):
-        """Starts a turn that needs no reader and returns at once. GetTurn and ResumeTurn read it.
+        """Starts a turn that needs no reader. Returns once the turn has begun, or with what it is refused with: a turn
+        that waits for its session has not. GetTurn and ResumeTurn read it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTurn(self, request, context):
-        """Streams a turn from a position on: what follows it, no event missing, twice or out of order.
+        """Streams a turn from a position on: what follows it, no event missing, twice or out of order. After the last
+        event nothing follows: the stream is empty and OK, also that of a turn that failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
