@@ -29,8 +29,10 @@ check: dev ## lint, types, import rules, generated code
 	lint-imports
 	deploy/generate --check
 
-test: dev ## unit and contract tests, the real engine, the whole stack, and shards on two Ray nodes
+test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
+	pytest tests/sim
+	pytest -m "faults and not slow" tests/faults
 	pytest -m "engine and not slow" tests/engine
 	pytest -m cluster tests/system
 	pytest -m "cluster and not slow" tests/cluster
