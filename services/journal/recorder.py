@@ -66,6 +66,7 @@ class Recorder:
         self._all: dict[MemoryJournal, Recording] = {}
         self._dirty: dict[MemoryJournal, Recording] = {}
         self._wake, self._urgent = asyncio.Event(), asyncio.Event()
+        self._asked = float("-inf")  # when all turns were last asked about
         self._flushing = asyncio.Lock()  # what is on its way is counted when its reply comes
 
     def __len__(self) -> int:
@@ -113,20 +114,19 @@ class Recorder:
         """Until cancelled."""
         while True:
             await self._turn_comes()
+            if (now := self._clock.monotonic()) - self._asked >= NEWS:
+                self._asked, self._dirty = now, self._dirty | self._all
             await self.flush()
             if (away := self._give_up()) is not None:
                 await asyncio.sleep(min(max(FIRST_RETRY, away / 4), LAST_RETRY))
 
     async def _turn_comes(self) -> None:
         """Returns a period after the first event, at once for an ending, and at the latest after NEWS."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(NEWS):
                 await self._wake.wait()
             async with asyncio.timeout(self._period):
                 await self._urgent.wait()
-        except TimeoutError:
-            if not self._wake.is_set():
-                self._dirty |= self._all
 
     async def flush(self) -> None:
         """Sends what there is; what could not be sent stays for the next time."""

@@ -157,6 +157,27 @@ def test_a_turn_without_news_hears_of_its_cancel() -> None:
     run(work)
 
 
+def test_a_turn_without_news_hears_of_its_cancel_beside_one_that_never_rests() -> None:
+    loop = VirtualLoop()
+    case, busy = Case(loop), MemoryJournal()
+
+    async def go() -> None:
+        await case.begin()
+        other = Record("turn_" + "b" * 32, "acme", "one", 0, b"", 1000.0, 600.0)
+        await case.store.create(other)
+        case.recorder.follow(
+            Recording(lambda: other, busy, False, lambda _: None, lambda _: None, lambda _: None)
+        )
+        await case.store.cancel(TURN)
+        for _ in range(200):
+            busy.append(Delta("x", [1]))
+            await asyncio.sleep(0.01)
+        await case.end()
+
+    loop.run_until_complete(go())
+    assert Verdict.CANCELLED in case.heard
+
+
 def test_an_ending_that_needs_no_store_is_told_without_it_after_a_while() -> None:
     async def work(loop: VirtualLoop) -> None:
         case = Case(loop, [LOST] * 1000, must=False)
