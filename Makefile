@@ -50,7 +50,7 @@ faults: export FAULT_FINDINGS := $(CURDIR)/faults.jsonl
 faults: export FAULT_CANCELS := 2000
 faults: dev ## kill, freeze and cut off everything there is, and write what held into the README
 	@rm -f $(FAULT_FINDINGS)
-	pytest -m faults tests/faults
+	pytest -p no:randomly -m faults tests/faults
 	python -m tests.faults.table $(FAULT_FINDINGS) --readme
 
 faults-core: dev ## the same without real Ray, real vLLM and the long waits

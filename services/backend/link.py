@@ -16,6 +16,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 16 << 20),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by itself, whatever the line above says
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not for replicas
 )

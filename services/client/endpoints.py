@@ -13,6 +13,7 @@ LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
 OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),  # the endpoint refuses pings that come more often than every 5 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by itself, whatever the line above says
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 << 20),
     # A gateway that restarts is back in seconds; gRPC's own pauses grow to two minutes.

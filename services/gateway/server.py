@@ -40,6 +40,7 @@ def options(settings: GatewaySettings) -> tuple[tuple[str, int], ...]:
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by itself, whatever the line above says
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     )
 

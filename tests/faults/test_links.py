@@ -56,7 +56,7 @@ async def test_a_client_that_is_cut_off_without_a_word_goes_on_by_another_path(w
 
 @pytest.mark.slow
 async def test_a_turn_whose_only_reader_vanished_is_ended_and_its_slot_is_free() -> None:
-    """The server's keepalive finds out: 30 s and 10 s, and the turn lingers for 10 s."""
+    """The server's keepalive finds out: 10 s and 5 s, and the turn lingers for 10 s."""
     async with world(step=0.025) as made:
         gateway = await made.gateway()
         host, _, port = gateway.address.rpartition(":")
