@@ -9,6 +9,7 @@ from services.core.events import Started
 from services.core.request import Ask, Message, Role, Tenant
 from services.gateway.app import Stores, ciphers
 from services.gateway.asked import Asked, Life, pack
+from services.gateway.takeover import AT_ONCE
 from services.gateway.worker import hand_over
 from services.journal import codec
 from services.journal.memory_store import MemoryJournalStore
@@ -111,17 +112,17 @@ async def test_a_gateway_that_takes_very_many_turns_over_goes_on_saying_that_it_
     stores = memory_stores()
     slow = Slow(stores)
     stores = replace(stores, journals=slow)
-    for i in range(6):
+    for i in range(3 * AT_ONCE):
         await left_behind(stores, f"turn_{i:032x}", packed())
     async with running_gateways(1, stores) as [one]:
-        await until(lambda: len(one.endpoint.deps.turns) == 6)
+        await until(lambda: len(one.endpoint.deps.turns) == 3 * AT_ONCE)
         assert slow.lapses == 0
 
 
 async def test_a_gateway_that_shuts_down_amid_very_many_turns_leaves_the_rest() -> None:
     slow = Slow(memory_stores())
     stores = replace(memory_stores(), journals=slow)
-    for i in range(6):
+    for i in range(3 * AT_ONCE):
         await left_behind(stores, f"turn_{i:032x}", packed())
     async with running_gateways(1, stores) as [one]:
         deps = one.endpoint.deps
