@@ -17,7 +17,7 @@ TITLES = {
     "F4": "replica process killed",
     "F5": "replica drained under load",
     "F6": "Ray node lost",
-    "F7": "Ray's GCS killed and back",
+    "F7": "Ray's GCS frozen, then killed",
     "F8": "gateway killed at nine instants",
     "F9": "gateway SIGTERM",
     "F10": "gateway's event loop blocked",
