@@ -5,7 +5,6 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -133,14 +132,20 @@ async def test_a_hostile_format_is_refused_and_the_engine_goes_on(client: Client
 
 
 async def test_a_lost_shard_is_no_half_alive_replica(stack: Up, client: Client) -> None:
-    """Random weights answer under a grammar, which cannot go on elsewhere once it was seen: the turn is told so."""
+    """The turn goes on with the replacement, which here takes about as long as a turn waits for one: else it is told
+    so."""
     shards = stack.engine_processes("VLLM::Worker_TP")
-    with pytest.raises(HeadraceError) as lost:
-        async for event in client.stream("Tell me", reasoning=True, max_tokens=2000, timeout=120):
+    moves = -1
+    try:
+        async for event in client.stream("Tell me", reasoning=True, max_tokens=500, timeout=240):
             if isinstance(event, Delta | ReasoningDelta) and shards[1].is_running():
                 os.kill(shards[1].pid, signal.SIGKILL)
-                killed = monotonic()
-    assert lost.value.outcome == "ENGINE_LOST" and monotonic() - killed < 5
+            if isinstance(event, Used):
+                moves = event.usage.migrations
+    except HeadraceError as lost:
+        assert lost.outcome in ("ENGINE_LOST", "NO_REPLICA")
+    else:
+        assert moves == 1 and not shards[1].is_running()
     await until_served(client, 240)
     now = stack.engine_processes("VLLM::Worker_TP")
     assert len(now) == 2 and not {one.pid for one in now} & {one.pid for one in shards}

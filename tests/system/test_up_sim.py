@@ -81,7 +81,7 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert answer.stdout.strip()
 
     session = headrace("chat", "--session", "new", "--max-tokens", "4", "Hello").stderr.split()[1]
-    kept = json.loads(headrace("sessions", "get", "--json", session).stdout)
+    kept = json.loads(headrace("sessions", "show", "--json", session).stdout)
     assert [message["role"] for message in kept["messages"]] == ["user", "assistant"]
 
     shown = headrace("status", "--json")
