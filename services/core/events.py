@@ -150,4 +150,3 @@ Event = (
     | Finished
     | Failed
 )
-Terminal = Finished | Failed

@@ -1,10 +1,12 @@
 """Turns that a gateway cannot go on with: one of them must not end it, nor the next gateway."""
 
+import asyncio
 import base64
 from dataclasses import replace
 
 import pytest
 
+from services.api.headrace.v1 import inference_pb2 as pb
 from services.core.events import Started
 from services.core.request import Ask, Message, Role, Tenant
 from services.gateway.app import Stores, ciphers
@@ -30,8 +32,8 @@ def packed(**fields: object) -> bytes:
     return pack(Asked(Tenant("acme", "key"), ask(max_tokens=900, **fields), said, Life(30.0)), None, 0.0)
 
 
-async def left_behind(stores: Stores, turn: str, request: bytes) -> None:
-    await stores.journals.create(Record(turn, "acme", DEAD, 0, request, 60.0, 60.0))
+async def left_behind(stores: Stores, turn: str, request: bytes, seconds: float = 60.0) -> None:
+    await stores.journals.create(Record(turn, "acme", DEAD, 0, request, seconds, 60.0))
     await stores.journals.beat(DEAD, 0.001)
 
 
@@ -58,6 +60,20 @@ async def test_a_record_that_says_nothing_here_is_left_to_others(request_: bytes
     await left_behind(stores, GOOD, packed())
     async with running_gateways(1, stores) as [one]:
         await takes_the_good_one_only(one)
+
+
+async def test_a_turn_that_nobody_can_serve_ends_with_its_deadline() -> None:
+    stores = memory_stores()
+    await left_behind(stores, BAD, packed(model="gone"), seconds=1.5)
+    async with running_gateways(1, stores) as [one]:
+        await one.until_it_judges()
+        request = pb.GetTurnRequest(turn=BAD)
+        async with asyncio.timeout(10):
+            while (
+                turn := await one.endpoint.inference.GetTurn(request, metadata=one.endpoint.auth)
+            ).seq == 0:
+                await asyncio.sleep(0.02)
+        assert (turn.state, turn.error.outcome) == (pb.Turn.FAILED, "DEADLINE")
 
 
 async def test_a_journal_with_events_of_a_later_version_is_left_to_others() -> None:
