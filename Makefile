@@ -74,5 +74,7 @@ compile := uv pip compile -q --generate-hashes --universal --python-version 3.11
 lock: dev ## resolve the requirement locks again
 	cd deploy/requirements && $(compile) ../../pyproject.toml cpu.in --override overrides.txt $(torch_at) --no-emit-package torch -o cpu.txt
 	cd deploy/requirements && $(compile) ../../pyproject.toml gpu.in --override overrides.txt -o gpu.txt
+	cd deploy/requirements && $(compile) ../../pyproject.toml -c cpu.txt -o gateway.txt
 	cd deploy/requirements && $(compile) dev.in -o dev.txt
-	@! grep -nE '^ *--(find-links|index|extra-index)|://' deploy/requirements/{cpu,gpu,dev}.txt
+	cd deploy/requirements && $(compile) --no-deps chart.in -o chart.txt
+	@! grep -nE '^ *--(find-links|index|extra-index)|://' deploy/requirements/{cpu,gpu,gateway,dev,chart}.txt
