@@ -1,7 +1,7 @@
 """values.yaml as documented values: each with its path, default, comment and the schema fragment of its comment.
 
 Above a key stands `# -- text`, that may go on in further comment lines, and below the text perhaps `# @schema {json}`, on several lines if need be.
-A value that is a mapping with keys is a section; everything else, `{}` included, is a leaf.
+A mapping whose keys have such comments is a section; everything else is a leaf, a mapping without them included.
 """
 
 import json
@@ -35,6 +35,10 @@ class Value:
     def dotted(self) -> str:
         return ".".join(self.path)
 
+    @property
+    def documented(self) -> bool:
+        return bool(self.text) or any(child.documented for child in self.children)
+
     def leaves(self) -> Iterator["Value"]:
         if not self.children:
             yield self
@@ -60,6 +64,8 @@ def _value(path: tuple[str, ...], node: Any, lines: list[str], line: int) -> Val
         children = tuple(
             _value((*path, key.value), below, lines, key.start_mark.line) for key, below in node.value
         )
+    if comment and not any(child.documented for child in children):
+        children = ()
     loader = yaml.SafeLoader("")
     default = None if children else loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
     return Value(path, default, comment, schema, children)
@@ -76,7 +82,9 @@ def _comment(path: tuple[str, ...], lines: list[str], line: int) -> tuple[str, d
         return "", {}
     block = above[starts[-1] :]
     cut = next((at for at, each in enumerate(block) if each.startswith(SCHEMA)), len(block))
-    prose = " ".join(each.removeprefix("-- ").strip() for each in block[:cut]).strip()
+    # Indented lines are examples.
+    told = [each.removeprefix("-- ").strip() for each in block[:cut] if not each.startswith("  ")]
+    prose = " ".join(told).strip()
     fragment = "\n".join(block[cut:]).removeprefix(SCHEMA)
     try:
         return prose, json.loads(fragment or "{}")

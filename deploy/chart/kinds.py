@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from deploy.chart.comments import Value
+
 Schema = dict[str, Any]
 
 STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -43,28 +45,34 @@ PROBE = fields(
 VARIABLE: Schema = fields(name=TEXT, value=TEXT, valueFrom=FREE) | {"required": ["name"]}
 REFERENCE: Schema = fields(name=TEXT) | {"required": ["name"]}
 
+CIDR: Schema = {"type": "string", "pattern": r"^[0-9a-fA-F.:]+/\d{1,3}$"}
+PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
+
+# Keys that mean the same wherever they stand.
 BY_NAME: dict[str, Schema] = {
     "resources": RESOURCES,
-    "nodeSelector": STRINGS,
-    "headNodeSelector": STRINGS,
-    "tolerations": listed(TOLERATION),
-    "headTolerations": listed(TOLERATION),
     "affinity": AFFINITY,
-    "topologySpread": listed(FREE),
-    "topologySpreadConstraints": listed(FREE),
-    "annotations": STRINGS,
-    "podAnnotations": STRINGS,
-    "serviceAnnotations": STRINGS,
-    "labels": STRINGS,
-    "podLabels": STRINGS,
-    "commonLabels": STRINGS,
-    "commonAnnotations": STRINGS,
-    "matchLabels": STRINGS,
+    **dict.fromkeys(("nodeSelector", "headNodeSelector"), STRINGS),
+    **dict.fromkeys(("annotations", "podAnnotations", "commonAnnotations"), STRINGS),
+    **dict.fromkeys(("labels", "podLabels", "commonLabels"), STRINGS),
+    **dict.fromkeys(("tolerations", "headTolerations"), listed(TOLERATION)),
+    **dict.fromkeys(("securityContext", "podSecurityContext"), FREE),
+    **dict.fromkeys(("extraVolumes", "extraVolumeMounts", "from", "to"), listed(FREE)),
+    **dict.fromkeys(("extraIngress", "extraEgress"), listed(FREE)),
+    **dict.fromkeys(("hostnames", "dnsNames"), listed(TEXT)),
+    **dict.fromkeys(("cidrs", "except", "loadBalancerSourceRanges"), listed(CIDR)),
     "extraEnv": listed(VARIABLE),
-    "env": listed(VARIABLE),
     "imagePullSecrets": listed(REFERENCE),
-    "securityContext": FREE,
-    "podSecurityContext": FREE,
-    "extraVolumes": listed(FREE),
-    "extraVolumeMounts": listed(FREE),
+    "parentRefs": listed({"type": "object", "required": ["name"]}),
+    "ports": listed(PORT) | {"minItems": 1},
 }
+SIZES = {"size", "tmpSize", "modelsSize", "shm"}
+
+
+def of(value: Value) -> Schema:
+    """The shape of a value by its key, that of `resources` for its parts; {} where the key tells nothing."""
+    if value.name in SIZES and isinstance(value.default, str):
+        return {"type": "string", "pattern": QUANTITY["pattern"] if value.default else f"^$|{QUANTITY['pattern']}"}
+    if value.path[-2:-1] == ("resources",):
+        return RESOURCES
+    return BY_NAME.get(value.name, {}) if isinstance(value.default, dict | list) else {}

@@ -6,12 +6,14 @@ Of a leaf, in this order: the fragment in its comment, the code's own settings, 
 import json
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from deploy.chart import kinds, settings
 from deploy.chart.comments import CommentError, Value, read
 from deploy.chart.kinds import Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# Path of the section that documents an entry of `models`.
+# The section that documents an entry of `models`.
 ENTRY = "modelDefaults"
 
 
@@ -26,11 +28,6 @@ def build(root: Value) -> Schema:
     schema["properties"]["gateway"]["properties"]["settings"] |= gateway
     # Helm hands a chart's `global` to its parts; without parts it is empty.
     schema["properties"]["global"] = {"type": "object"}
-    entry = schema["properties"].get(ENTRY)
-    if entry:
-        definitions["model"] = entry
-        schema["properties"][ENTRY] = {"$ref": "#/$defs/model"}
-        schema["properties"]["models"] |= {"additionalProperties": {"$ref": "#/$defs/model"}}
     return {"$schema": DIALECT, "title": "headrace", **schema, "$defs": definitions}
 
 
@@ -52,11 +49,14 @@ def leaf(value: Value) -> Schema:
 def _typed(value: Value) -> Schema:
     if "type" in value.schema or "anyOf" in value.schema or "$ref" in value.schema or "enum" in value.schema:
         return {}
-    if value.path[0] == ENTRY and (known := settings.of_model(value.name)):
+    if value.path[0] == ENTRY and (known := settings.of_model(value.name)) and allows(known, value.default):
         return known
-    if (shape := kinds.BY_NAME.get(value.name)) and isinstance(value.default, dict | list):
-        return shape
-    return of_default(value.default)
+    return kinds.of(value) or of_default(value.default)
+
+
+def allows(schema: Schema, default: Any) -> bool:
+    """Whether a default is of the code's own values: a 0 that means "none" is not."""
+    return bool(Draft202012Validator(schema).is_valid(default))
 
 
 def of_default(default: Any) -> Schema:
@@ -71,7 +71,7 @@ def of_default(default: Any) -> Schema:
         case str():
             return {"type": "string"}
         case list():
-            return {"type": "array"}
+            return {"type": "array", "items": of_default(default[0]) if default else {}}
         case dict():
             return dict(kinds.FREE)
     return {}

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from cluster.engine.launch import VllmSettings
 from cluster.serving.settings import ReplicaSettings
 from services.gateway.settings import GatewaySettings
@@ -25,6 +27,12 @@ COMPUTED = {
 }
 # Keywords that say what is allowed; titles and defaults stand in the code and in values.yaml.
 LIMITS = ("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")
+
+
+class Limits(GenerateJsonSchema):
+    """Without a word on defaults that JSON cannot say: they are not asked for."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
 
 def gateway() -> tuple[Schema, dict[str, Schema]]:
@@ -59,7 +67,7 @@ def of_model(name: str) -> Schema:
     snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
     for settings in (VllmSettings, ReplicaSettings):
         if snake in settings.model_fields:
-            schema = settings.model_json_schema()["properties"][snake]
+            schema = settings.model_json_schema(schema_generator=Limits)["properties"][snake]
             parts = schema.get("anyOf", [schema])
             known = [{key: each[key] for key in LIMITS if key in each} for each in parts]
             return known[0] if len(known) == 1 else {"anyOf": known}
