@@ -59,6 +59,9 @@ they fetch as from a hub.
           key: {{ .key }}
     {{- end }}
     {{- end }}
+    {{- with $root.Values.gateway.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   resources:
     {{- toYaml $root.Values.gateway.resources | nindent 4 }}
   securityContext:
