@@ -94,7 +94,7 @@ def test_few_values_are_enough(values: str, tmp_path: Path) -> None:
         (PRODUCTION, "gateway: {tls: {clientCa: {enabled: true}}}", "needs gateway.tls.enabled"),
         (
             PRODUCTION,
-            "gateway: {tls: {enabled: true, existingSecret: x, certManager: {enabled: true, issuerRef: {name: y}}}}",
+            "gateway: {tls: {enabled: true, existingSecret: x, certManager: {enabled: true, issuerRef: {name: ca}}}}",
             "gateway.tls has two sources",
         ),
         (
