@@ -232,7 +232,7 @@ redisPassword:
 {{- define "headrace.storeTlsMount" -}}
 {{- if .Values.store.external.tls.caSecret -}}
 - name: store-tls
-  mountPath: /etc/headrace/store
+  mountPath: /certs/store
   readOnly: true
 {{- end -}}
 {{- end -}}

@@ -36,11 +36,11 @@ models:
   {{- end }}
 {{- if $gateway.tls.enabled }}
 tls:
-  certificate: /etc/headrace/tls/tls.crt
-  key: /etc/headrace/tls/tls.key
+  certificate: /certs/gateway/tls.crt
+  key: /certs/gateway/tls.key
   {{- if $gateway.tls.clientCa.enabled }}
-  {{- $folder := ternary "client-ca" "tls" (ne $gateway.tls.clientCa.existingSecret "") }}
-  client_ca: {{ printf "/etc/headrace/%s/%s" $folder $gateway.tls.clientCa.key }}
+  {{- $folder := ternary "clients" "gateway" (ne $gateway.tls.clientCa.existingSecret "") }}
+  client_ca: {{ printf "/certs/%s/%s" $folder $gateway.tls.clientCa.key }}
   {{- end }}
 {{- end }}
 {{- end -}}

@@ -38,8 +38,7 @@
 
 {{- define "headrace.gatewayMounts" -}}
 - name: config
-  mountPath: /etc/headrace/gateway.toml
-  subPath: gateway.toml
+  mountPath: /etc/headrace
   readOnly: true
 - name: tmp
   mountPath: /tmp
@@ -51,11 +50,11 @@
 {{- end }}
 {{- if .Values.gateway.tls.enabled }}
 - name: tls
-  mountPath: /etc/headrace/tls
+  mountPath: /certs/gateway
   readOnly: true
 {{- if .Values.gateway.tls.clientCa.existingSecret }}
 - name: client-ca
-  mountPath: /etc/headrace/client-ca
+  mountPath: /certs/clients
   readOnly: true
 {{- end }}
 {{- end }}
