@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test sim test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test sim chart-test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test sim test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
+.PHONY: help install dev up down check test sim chart-test test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -28,14 +28,19 @@ check: dev ## lint, types, import rules, generated code
 	mypy
 	lint-imports
 	deploy/generate --check
+	python -m deploy.chart all --check
 
 test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest tests/sim
 	pytest -m "faults and not slow" tests/faults
 	pytest -m "engine and not slow" tests/engine
+	pytest tests/chart
 	pytest -m cluster tests/system
 	pytest -m "cluster and not slow" tests/cluster
+
+chart-test: dev ## the Helm chart by the real helm: rendered, judged, installed on an API server
+	pytest -q tests/chart
 
 test-cluster: dev ## the last of these alone; it says whether it could make network namespaces
 	pytest -s -m "cluster and not slow" tests/cluster

@@ -36,7 +36,9 @@ if importlib.util.find_spec("deploy.chart.values"):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m deploy.chart", description="generated files of the chart")
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.chart", description="generated files of the chart"
+    )
     parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 on a difference")
     asked = parser.parse_args()
@@ -57,7 +59,9 @@ def differs(path: Path, text: str, check: bool) -> bool:
             path.write_text(text)
         return False
     names = str(path), f"{path} as generated"
-    sys.stdout.writelines(list(difflib.unified_diff(old.splitlines(True), text.splitlines(True), *names))[:40])
+    sys.stdout.writelines(
+        list(difflib.unified_diff(old.splitlines(True), text.splitlines(True), *names))[:40]
+    )
     return True
 
 

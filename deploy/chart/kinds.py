@@ -72,7 +72,10 @@ SIZES = {"size", "tmpSize", "modelsSize", "shm"}
 def of(value: Value) -> Schema:
     """The shape of a value by its key, that of `resources` for its parts; {} where the key tells nothing."""
     if value.name in SIZES and isinstance(value.default, str):
-        return {"type": "string", "pattern": QUANTITY["pattern"] if value.default else f"^$|{QUANTITY['pattern']}"}
+        return {
+            "type": "string",
+            "pattern": QUANTITY["pattern"] if value.default else f"^$|{QUANTITY['pattern']}",
+        }
     if value.path[-2:-1] == ("resources",):
         return RESOURCES
     return BY_NAME.get(value.name, {}) if isinstance(value.default, dict | list) else {}

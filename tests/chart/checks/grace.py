@@ -25,7 +25,11 @@ def gateways_leave_the_endpoints_first(m: Manifests) -> Iterator[str]:
     """Either preStop or the drain's delay waits until no new connection comes."""
     settings = m.gateway_settings()
     for pod in m.pods():
-        if pod.component == "gateway" and pod.role == "Deployment" and not pre_stop(pod) + settings["drain_delay"] >= 5:
+        if (
+            pod.component == "gateway"
+            and pod.role == "Deployment"
+            and not pre_stop(pod) + settings["drain_delay"] >= 5
+        ):
             yield f"{pod.name}: refuses turns before endpoints can have heard that it ends"
 
 

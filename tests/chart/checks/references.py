@@ -39,7 +39,9 @@ def _of_pod(pod: Pod) -> Iterator[tuple[str, str, str | None]]:
         for variable in container.get("env", ()):
             yield from _of_source(variable.get("valueFrom", {}))
         for source in container.get("envFrom", ()):
-            yield from _of_source({"secretKeyRef": source.get("secretRef"), "configMapKeyRef": source.get("configMapRef")})
+            yield from _of_source(
+                {"secretKeyRef": source.get("secretRef"), "configMapKeyRef": source.get("configMapRef")}
+            )
     for volume in pod.spec.get("volumes", ()):
         yield from _of_volume(volume)
         for source in volume.get("projected", {}).get("sources", ()):
@@ -54,7 +56,9 @@ def _of_source(source: Any) -> Iterator[tuple[str, str, str | None]]:
 
 def _of_volume(volume: Any) -> Iterator[tuple[str, str, str | None]]:
     if reference := volume.get("configMap"):
-        yield from (("ConfigMap", reference["name"], item["key"]) for item in reference.get("items", [{"key": None}]))
+        yield from (
+            ("ConfigMap", reference["name"], item["key"]) for item in reference.get("items", [{"key": None}])
+        )
     if (reference := volume.get("secret")) and not reference.get("optional"):
         wanted = reference.get("secretName", reference.get("name"))
         yield from (("Secret", wanted, item["key"]) for item in reference.get("items", [{"key": None}]))
@@ -88,10 +92,20 @@ def mounts_have_volumes(m: Manifests) -> Iterator[str]:
         claims = [each["metadata"]["name"] for each in pod.owner["spec"].get("volumeClaimTemplates", ())]
         volumes = {*(each["name"] for each in pod.spec.get("volumes", ())), *claims}
         mounts = [each for container in pod.containers for each in container.get("volumeMounts", ())]
-        yield from (f"{pod.name}: mounts {each['name']}, which is no volume" for each in mounts if each["name"] not in volumes)
-        yield from (f"{pod.name}: volume {each} is not mounted" for each in volumes - {each["name"] for each in mounts})
+        yield from (
+            f"{pod.name}: mounts {each['name']}, which is no volume"
+            for each in mounts
+            if each["name"] not in volumes
+        )
+        yield from (
+            f"{pod.name}: volume {each} is not mounted"
+            for each in volumes - {each["name"] for each in mounts}
+        )
+        kept = {
+            each["name"] for each in pod.spec.get("volumes", ()) if "secret" in each or "configMap" in each
+        }
         for each in mounts:
-            if "subPath" in each and each.get("readOnly"):
+            if "subPath" in each and each["name"] in kept:
                 yield f"{pod.name}: {each['mountPath']} is a subPath, which never sees a renewed Secret"
 
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from tests.chart.helm import Object
 from tests.chart.manifests import Manifests, Pod
 
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 
 
 def pods_are_restricted(m: Manifests) -> Iterator[str]:
@@ -77,7 +86,9 @@ def tokens_are_mounted_where_needed(m: Manifests) -> Iterator[str]:
     """Only Ray's autoscaler talks to the API server, and KubeRay mounts its token itself."""
     for pod in m.pods():
         account = m.named("ServiceAccount", pod.spec.get("serviceAccountName", ""))
-        mounted = pod.spec.get("automountServiceAccountToken", (account or {}).get("automountServiceAccountToken", True))
+        mounted = pod.spec.get(
+            "automountServiceAccountToken", (account or {}).get("automountServiceAccountToken", True)
+        )
         needed = pod.role == "head" and pod.owner["spec"]["rayClusterConfig"].get("enableInTreeAutoscaling")
         if mounted and not needed:
             yield f"{pod.name}: a token of the API server is mounted that nothing reads"

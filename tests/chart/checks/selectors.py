@@ -56,9 +56,21 @@ def probes_ask_ports_that_exist(m: Manifests) -> Iterator[str]:
     for pod in m.pods():
         for container in pod.containers:
             for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-                asked = [part["port"] for part in container.get(kind, {}).values() if isinstance(part, dict) and "port" in part]
-                known = {each for port in container.get("ports", ()) for each in (port.get("name"), port["containerPort"])}
-                yield from (f"{pod.name}: {kind} asks port {each}, which is not told" for each in asked if each not in known)
+                asked = [
+                    part["port"]
+                    for part in container.get(kind, {}).values()
+                    if isinstance(part, dict) and "port" in part
+                ]
+                known = {
+                    each
+                    for port in container.get("ports", ())
+                    for each in (port.get("name"), port["containerPort"])
+                }
+                yield from (
+                    f"{pod.name}: {kind} asks port {each}, which is not told"
+                    for each in asked
+                    if each not in known
+                )
 
 
 def monitors_find_ports(m: Manifests) -> Iterator[str]:
@@ -69,9 +81,15 @@ def monitors_find_ports(m: Manifests) -> Iterator[str]:
             if len(known) != len(pods) or not pods:
                 yield f"{name(item)}: finds {len(pods)} pods, {len(known)} of them with the port {endpoint.get('port')}"
     for item in m.of("ServiceMonitor"):
-        services = [each for each in m.of("Service") if matches(item["spec"]["selector"], each["metadata"]["labels"])]
+        services = [
+            each for each in m.of("Service") if matches(item["spec"]["selector"], each["metadata"]["labels"])
+        ]
         for endpoint in item["spec"]["endpoints"]:
-            known = [each for each in services if endpoint["port"] in {port.get("name") for port in each["spec"]["ports"]}]
+            known = [
+                each
+                for each in services
+                if endpoint["port"] in {port.get("name") for port in each["spec"]["ports"]}
+            ]
             if len(known) != 1:
                 yield f"{name(item)}: finds {len(known)} Services with the port {endpoint['port']}, not one"
 
@@ -90,13 +108,17 @@ def budgets_guard_one_workload(m: Manifests) -> Iterator[str]:
 
 def pods_have_one_budget(m: Manifests) -> Iterator[str]:
     for pod in m.pods():
-        budgets = [each for each in m.of("PodDisruptionBudget") if matches(each["spec"].get("selector"), pod.labels)]
+        budgets = [
+            each for each in m.of("PodDisruptionBudget") if matches(each["spec"].get("selector"), pod.labels)
+        ]
         if len(budgets) > 1:
             yield f"{pod.name}: two budgets guard it, and then it cannot be evicted at all"
 
 
 def scalers_have_targets_of_their_own(m: Manifests) -> Iterator[str]:
-    targets = Counter((each["spec"]["scaleTargetRef"]["name"]) for each in m.of("HorizontalPodAutoscaler", "ScaledObject"))
+    targets = Counter(
+        (each["spec"]["scaleTargetRef"]["name"]) for each in m.of("HorizontalPodAutoscaler", "ScaledObject")
+    )
     for target, scalers in targets.items():
         deployment = m.named("Deployment", target)
         if deployment is None:
@@ -117,7 +139,9 @@ def scalers_have_room(m: Manifests) -> Iterator[str]:
 
 
 def unscaled_workloads_say_replicas(m: Manifests) -> Iterator[str]:
-    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in m.of("HorizontalPodAutoscaler", "ScaledObject")}
+    scaled = {
+        each["spec"]["scaleTargetRef"]["name"] for each in m.of("HorizontalPodAutoscaler", "ScaledObject")
+    }
     for item in m.of("Deployment"):
         if item["metadata"]["name"] not in scaled and "replicas" not in item["spec"]:
             yield f"{name(item)}: nobody says how many replicas it has"

@@ -33,7 +33,10 @@ def serve_configs_are_rays(m: Manifests) -> Iterator[str]:
         except ValidationError as error:
             yield f"{name(item)}: serveConfigV2: {_brief(error)}"
             continue
-        if len(config.applications) != 1 or config.applications[0].import_path != "cluster.serving.app:application":
+        if (
+            len(config.applications) != 1
+            or config.applications[0].import_path != "cluster.serving.app:application"
+        ):
             yield f"{name(item)}: serveConfigV2 is not one application of cluster.serving.app"
 
 
@@ -76,13 +79,20 @@ def gateways_take_their_settings(m: Manifests) -> Iterator[str]:
         return
     finally:
         os.environ.update(kept)
-    if set(read.models) != {serve_config(item)["applications"][0]["args"]["settings"]["model"] for item in m.of("RayService")}:
+    if set(read.models) != {
+        serve_config(item)["applications"][0]["args"]["settings"]["model"] for item in m.of("RayService")
+    }:
         yield f"gateway.toml: models are {sorted(read.models)}, which are not those of the RayServices"
 
 
 def gateway_environment(m: Manifests) -> dict[str, Any]:
     """Secrets as the variables will bring them; one that is missing is a field that is missing."""
-    fakes = {"redis_url": "redis://store:6379/0", "key_pepper": "pepper", "link_token": "token", "master_key": "A" * 43 + "="}
+    fakes = {
+        "redis_url": "redis://store:6379/0",
+        "key_pepper": "pepper",
+        "link_token": "token",
+        "master_key": "A" * 43 + "=",
+    }
     pod = next(pod for pod in m.pods() if pod.component == "gateway" and pod.role == "Deployment")
     names = {each["name"].removeprefix("HEADRACE_").lower() for each in pod.spec["containers"][0]["env"]}
     return {name: fake for name, fake in fakes.items() if name in names}
