@@ -123,7 +123,9 @@ def fetch(
     the stage stays then.
     """
     listing = part_of(source.listing(), only)
-    stage = target.with_name(f".{target.name}.{listing.revision[:12] or 'folder'}{only and '-'}{only}.partial")
+    stage = target.with_name(
+        f".{target.name}.{listing.revision[:12] or 'folder'}{only and '-'}{only}.partial"
+    )
     if is_present(target, listing):
         return listing
     with alone(stage, wait=wait):

@@ -97,7 +97,9 @@ def _settled(wish: Wish, target: Path, repository: str, pinned: str | None) -> s
 def _fetched(wish: Wish, target: Path, repository: str, pinned: str | None) -> str:
     bar = Bar()
     try:
-        source = source_of(repository, wish.revision or (None if _is_folder(wish.place) else pinned), wish.place)
+        source = source_of(
+            repository, wish.revision or (None if _is_folder(wish.place) else pinned), wish.place
+        )
         listing = staging.fetch(source, target, bar, time.sleep, only=wish.only or "", wait=wish.wait)
     finally:
         bar.close()
