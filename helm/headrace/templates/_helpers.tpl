@@ -108,10 +108,10 @@ imagePullPolicy: {{ (index .root.Values.images .image).pullPolicy }}
 {{- end -}}
 
 {{- define "headrace.imagePullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/* Names of the Secret with all keys, and of its keys: what the values name, or what the chart draws. */}}
@@ -137,8 +137,8 @@ imagePullSecrets:
 {{- end -}}
 
 {{/*
-HEADRACE_REDIS_URL, as a list of variables. The bundled store's address is made from the password in the pod: the
-kubelet fills in $(STORE_PASSWORD), so no object holds both.
+HEADRACE_REDIS_URL, as a list of variables, for gateways and `headrace keys`. The bundled store's address is made from
+the password in the pod: the kubelet fills in $(STORE_PASSWORD), so no object holds both.
 */}}
 {{- define "headrace.redisUrlEnv" -}}
 {{- if eq .Values.store.mode "bundled" -}}
@@ -146,13 +146,39 @@ kubelet fills in $(STORE_PASSWORD), so no object holds both.
 - name: HEADRACE_REDIS_URL
   value: redis://:$(STORE_PASSWORD)@{{ include "headrace.storeHost" . }}:6379/0
 {{- else if .Values.store.external.urlSecret.name -}}
+{{ include "headrace.redisUrlFrom" .Values.store.external.urlSecret }}
+{{- else -}}
+{{ include "headrace.secretEnv" (dict "root" . "variable" "HEADRACE_REDIS_URL" "key" "redisUrl") }}
+{{- end -}}
+{{- end -}}
+
+{{/* The same for Ray pods, which may have a user of their own at the store, with fewer rights. */}}
+{{- define "headrace.engineRedisUrlEnv" -}}
+{{- $secret := .Values.store.external.engineUrlSecret -}}
+{{- if and (eq .Values.store.mode "external") $secret.name -}}
+{{ include "headrace.redisUrlFrom" $secret }}
+{{- else -}}
+{{ include "headrace.redisUrlEnv" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "headrace.redisUrlFrom" -}}
 - name: HEADRACE_REDIS_URL
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.store.external.urlSecret.name }}
-      key: {{ .Values.store.external.urlSecret.key }}
-{{- else -}}
-{{ include "headrace.secretEnv" (dict "root" . "variable" "HEADRACE_REDIS_URL" "key" "redisUrl") }}
+      name: {{ .name }}
+      key: {{ .key }}
+{{- end -}}
+
+{{/* Where traces go and which share of them, in OpenTelemetry's own variables; nothing without a collector. */}}
+{{- define "headrace.tracingEnv" -}}
+{{- if .Values.tracing.endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.tracing.endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .Values.tracing.sampleRatio | quote }}
 {{- end -}}
 {{- end -}}
 
@@ -206,7 +232,7 @@ redisPassword:
 {{- define "headrace.storeTlsMount" -}}
 {{- if .Values.store.external.tls.caSecret -}}
 - name: store-tls
-  mountPath: /etc/headrace/store
+  mountPath: /certs/store
   readOnly: true
 {{- end -}}
 {{- end -}}
