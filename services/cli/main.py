@@ -196,14 +196,22 @@ def fetch(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(help='"tokenizer": what a gateway reads, without the weights.')
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another fetch of it is at work there.")
+    ] = False,
 ) -> None:
     """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
 
+    A pinned commit that is there already is checked, and its hub not asked.
+
     Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
     """
-    from services.cli.fetch import run
+    from services.cli.fetch import Wish, run
 
-    run(model, to, place, revision)
+    run(Wish(model, to, place, revision, only, wait))
 
 
 @app.command()

@@ -48,9 +48,15 @@ Numbers come out as floats: print them with `int64`, or through toYaml and toJso
 {{- mustMergeOverwrite (deepCopy .root.Values.modelDefaults) (deepCopy $entry) | toYaml -}}
 {{- end -}}
 
-{{/* Labels that select a part's pods and never change. Call with (dict "root" $ "component" "gateway"). */}}
+{{/*
+Labels that select a part's pods and never change. Call with (dict "root" $ "component" "gateway"). Engines have no name
+among them: KubeRay's Service of a RayService's head selects app.kubernetes.io/name: kuberay, which it sets itself, and a
+name of ours in the pods would empty that Service.
+*/}}
 {{- define "headrace.selector" -}}
+{{- if ne .component "engine" -}}
 app.kubernetes.io/name: headrace
+{{ end -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .model }}
@@ -64,6 +70,9 @@ second cluster. Call with (dict "root" $ "component" "gateway"), and "model" NAM
 */}}
 {{- define "headrace.labels" -}}
 {{ include "headrace.selector" . }}
+{{- if eq .component "engine" }}
+app.kubernetes.io/name: headrace
+{{- end }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
