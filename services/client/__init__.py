@@ -15,6 +15,7 @@ from services.client.events import (
     ToolCallDelta,
     Usage,
     Used,
+    Waiting,
 )
 from services.client.messages import JsonSchema, Message, Options, Regex, Sampling, Tool, ToolCall
 from services.client.retry import Resume
@@ -56,4 +57,5 @@ __all__ = [
     "Usage",
     "Used",
     "Violation",
+    "Waiting",
 ]

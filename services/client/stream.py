@@ -18,6 +18,7 @@ from services.client.events import (
     Started,
     ToolCallDelta,
     Used,
+    Waiting,
     from_wire,
 )
 from services.client.line import Line
@@ -137,7 +138,7 @@ class Stream:
                 yield from self._told.ended(event.seq)
                 self._ended = True
                 yield event
-            case Used():
+            case Used() | Waiting():
                 yield event
             case Delta() | ReasoningDelta() | ToolCallDelta():
                 yield from self._told.heard(event)
