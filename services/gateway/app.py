@@ -17,6 +17,7 @@ from services.gateway.admission import Admission
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.settings import GatewaySettings
 from services.gateway.turns import Turns
+from services.gateway.waiting import WaitingRoom
 from services.journal.mirror import Mirrors
 from services.journal.port import JournalStore
 from services.journal.recorder import Recorder
@@ -99,6 +100,7 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         recorder=Recorder(stores.journals, clock),
         mirrors=Mirrors(stores.journals, clock, tasks.start),
         turns=Turns(tasks),
+        waiting=WaitingRoom(settings.max_held, clock),
     )
 
 

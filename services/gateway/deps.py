@@ -15,6 +15,7 @@ from services.gateway.admission import Admission
 from services.gateway.settings import GatewaySettings
 from services.gateway.turns import Turns
 from services.gateway.validate import ModelLimits
+from services.gateway.waiting import WaitingRoom
 from services.journal.mirror import Mirrors
 from services.journal.port import JournalStore
 from services.journal.recorder import Recorder
@@ -60,6 +61,7 @@ class Deps:
     recorder: Recorder
     mirrors: Mirrors
     turns: Turns
+    waiting: WaitingRoom
     router: Router = field(default_factory=Router)
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)

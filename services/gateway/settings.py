@@ -73,6 +73,17 @@ class GatewaySettings(BaseSettings):
     recovery: float = Field(
         60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
     )
+    hold: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="a turn waits so long for a replica with room, as while one wakes; 0: refused at once",
+    )
+    max_held: int = Field(
+        256,
+        ge=1,
+        description="turns that wait so in one worker, then they are refused; of a tenant three quarters",
+    )
     linger: float = Field(
         10, ge=0, le=3600, description="a stream nobody reads goes on so long, then it is cancelled"
     )

@@ -26,6 +26,12 @@ MALFORMED = Counter(
 )
 MESSAGES = Counter("headrace_stream_messages_total", "Stream messages written, after coalescing")
 IN_FLIGHT = Gauge("headrace_turns_in_flight", "Turns running", multiprocess_mode="livesum")
+HELD = Gauge(
+    "headrace_turns_held",
+    "Turns that wait for a replica with room",
+    ["model"],
+    multiprocess_mode="livesum",
+)
 REROUTES = Counter("headrace_reroutes_total", "Orders moved before their first token", ["model", "cause"])
 MIGRATIONS = Counter("headrace_migrations_total", "Answers that went on elsewhere", ["model", "cause"])
 UNKEPT = Counter("headrace_turns_unkept_total", "Turns begun while the store was away, and not resumable")
