@@ -122,6 +122,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
             begun=deps.clock.monotonic(),
             wall=deps.clock.now(),
             claim=asked.life.claim,
+            label=deps.tenants.of(asked.tenant.id),
         )
         deps.turns.start(turn, pipeline.run(turn, deps))
         return turn.id

@@ -16,6 +16,7 @@ from services.gateway.asked import Asked, check_life, pack, read_life
 from services.gateway.context import Kept
 from services.gateway.deps import Deps
 from services.gateway.history import kept, remembered
+from services.gateway.meter import session_write
 from services.gateway.prompt import bound, conversation, render
 from services.gateway.sample import sampler_of, together
 from services.gateway.turn import Turn
@@ -127,6 +128,7 @@ async def alone(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
             session = await stack.enter_async_context(remembered(turn, deps))
         except Busy:
             await find_twin(turn, deps)
+            metrics.SESSION_BUSY.inc()
             raise
         yield session
 
@@ -224,11 +226,12 @@ async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn,
     answer = fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, worth_keeping(answer))
     where = (turn.tenant.id, session.id, session.version)
-    try:
-        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
-    except StoreAway:
-        # Perhaps only the reply was lost: by its operation's id the second call finds the first.
-        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
+    with session_write():
+        try:
+            return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
+        except StoreAway:
+            # Perhaps only the reply was lost: by its operation's id the second call finds the first.
+            return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
 
 
 async def durability(turn: Turn, deps: Deps) -> Durability:

@@ -197,4 +197,5 @@ class Takeover:
             kept=True,
             claim=claim,
             remembered=kept,
+            label=deps.tenants.of(asked.tenant.id),
         )

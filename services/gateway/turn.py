@@ -66,6 +66,7 @@ class Turn:
     kept: bool = False  # the store has it
     claim: Claim | None = None
     remembered: Kept | None = None  # what another gateway knew of it
+    label: str = metrics.OTHER  # its tenant in metrics
 
     @property
     def tenant(self) -> Tenant:
@@ -175,6 +176,7 @@ class Turn:
         usage = self.usage
         metrics.TURNS.labels(self.model, outcome).inc()
         metrics.END_TO_END.labels(self.model).observe(seconds)
+        self._count(outcome, usage)
         log.info(
             "turn",
             turn=self.id,
@@ -190,6 +192,12 @@ class Turn:
             takeovers=usage.takeovers,
             seconds=round(seconds, 3),
         )
+
+    def _count(self, outcome: Outcome, usage: Usage) -> None:
+        metrics.TENANT_TURNS.labels(self.label, self.model, outcome).inc()
+        kinds = {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
+        for kind, tokens in kinds.items():
+            metrics.TENANT_TOKENS.labels(self.label, self.model, kind).inc(tokens)
 
 
 def taken_over(turn: Turn, events: Sequence[Event]) -> None:
