@@ -110,6 +110,11 @@ class LinkServer:
         await self._server.start()
         return f"{host}:{bound}"
 
+    @property
+    def connections(self) -> int:
+        """Gateways that are connected."""
+        return len(self._outboxes)
+
     async def drain(self, grace_s: float) -> None:
         """Refuse new turns, let running ones end within `grace_s` seconds, then end the rest."""
         self._board.draining = True

@@ -16,6 +16,8 @@ from cluster.serving import guard
 from cluster.serving.replica import Replica
 from cluster.serving.settings import NODE, ReplicaSettings
 from cluster.serving.shards import ShardHosts
+from cluster.telemetry import names
+from cluster.telemetry.export import Export
 
 # Time that Serve allows after the drain's grace, for the engine's processes to end.
 SHUTDOWN_MARGIN_S = 15.0
@@ -35,6 +37,10 @@ class EngineReplica:
         hosts = ShardHosts(settings) if settings.nodes > 1 else None
         self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host, hosts)
         self._leaving = asyncio.create_task(self._leave_when_dead())
+        labels = {"model": settings.model, "replica": self._replica.name}
+        export = Export(labels)
+        export.observe(names.LOAD, self._replica.load_s)
+        self._exporting = asyncio.create_task(export.run(self._replica.figures), name="export of figures")
 
     async def check_health(self) -> None:
         """Three failures in a row and Serve replaces the replica. Raises Unhealthy."""
@@ -51,6 +57,7 @@ class EngineReplica:
         if replica is not None:
             self._leaving.cancel()
             await replica.drain()
+            self._exporting.cancel()
 
     async def _leave_when_dead(self) -> None:
         """An actor that is gone is replaced at the next check; one that fails its checks after three."""
