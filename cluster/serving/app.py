@@ -16,7 +16,7 @@ from cluster.serving import guard
 from cluster.serving.replica import Replica
 from cluster.serving.settings import NODE, ReplicaSettings
 from cluster.serving.shards import ShardHosts
-from cluster.telemetry import names
+from cluster.telemetry import logs, names
 from cluster.telemetry.export import Export
 
 # Time that Serve allows after the drain's grace, for the engine's processes to end.
@@ -32,6 +32,7 @@ class EngineReplica:
     async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]
         # mypy: Serve, unlike Python, awaits a constructor.
         guard.stand()
+        logs.configure(settings.log_level)
         host = ray.util.get_node_ip_address() if settings.host == NODE else settings.host
         unique = serve.get_replica_context().replica_id.unique_id
         hosts = ShardHosts(settings) if settings.nodes > 1 else None

@@ -21,6 +21,7 @@ from cluster.serving.lease import Lease, LeaseRecord, open_redis
 from cluster.serving.settings import ReplicaSettings
 from cluster.telemetry import names
 from cluster.telemetry.names import Metric
+from cluster.telemetry.spans import tracing
 
 
 class Hosts(Protocol):
@@ -58,7 +59,10 @@ class Replica:
         self._clock = SystemClock()
         self._health = Health(self.board.probe, self.board.load, settings.health, self._clock)
         identity = Identity(name, settings.model, settings.revision)
-        self._server = LinkServer(self.board, identity, settings.link_token.get_secret_value())
+        self._tracing = tracing(
+            settings.otlp_endpoint, {"headrace.model": settings.model, "headrace.replica": name}
+        )
+        self._server = LinkServer(self.board, identity, settings.link_token.get_secret_value(), self._tracing)
         self._redis = open_redis(settings.redis_url.get_secret_value())
         self._tasks: list[asyncio.Task[None]] = []
         self._lease: Lease | None = None
@@ -127,6 +131,7 @@ class Replica:
         await self.board.stop()
         await self.board.engine.close()
         await self._redis.aclose()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _open(self, host: str) -> None:
         self.board.start()

@@ -284,4 +284,5 @@ def _submit(order_id: int, order: Order) -> pb.Submit:
         structural_tag=order.structural_tag,
         logprobs=order.logprobs,
         continued=order.continued,
+        traceparent=order.traceparent,
     )

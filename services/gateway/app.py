@@ -31,6 +31,7 @@ from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
 from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
+from services.telemetry.traces import tracing
 from services.tenancy.identify import Keyring
 from services.tenancy.keys import KeyStore
 from services.tenancy.redis import RedisKeyStore
@@ -95,6 +96,7 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         mirrors=Mirrors(stores.journals, clock, tasks.start),
         turns=Turns(tasks),
         links=links,
+        tracing=tracing(settings.otlp_endpoint, settings.trace_ratio),
     )
 
 

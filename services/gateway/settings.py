@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
@@ -109,6 +109,17 @@ class GatewaySettings(BaseSettings):
         "",
         pattern=r"^(\d{4}-\d{2}-\d{2})?$",
         description="the date models are told; empty: the day a conversation begins, UTC",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/\s]+)?$",
+        description="collector of traces, OTLP over gRPC, as http://host:4317; empty: no traces",
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="of the turns whose caller has not decided, so many are traced"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="of the logs on stderr"
     )
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")

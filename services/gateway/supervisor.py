@@ -124,8 +124,8 @@ def serve_metrics(settings: GatewaySettings, metrics_dir: str) -> None:
 
 
 def main() -> None:
-    logs.configure()
     settings = load_settings()
+    logs.configure(settings.log_level)
     metrics_dir = tempfile.mkdtemp(prefix="headrace-metrics-")
     try:
         serve_metrics(settings, metrics_dir)

@@ -58,6 +58,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     await drain(deps, takeover)
     await server.stop(LAST_WORDS)
     await deps.tasks.close()
+    await asyncio.to_thread(deps.tracing.close)
     await client.aclose()
 
 
@@ -106,8 +107,8 @@ async def gauge(deps: Deps) -> None:
 
 
 def main() -> None:
-    logs.configure()
     settings = load_settings()
+    logs.configure(settings.log_level)
     try:
         uvloop.run(serve(settings, int(sys.argv[1])))
     except StoreAway as error:
