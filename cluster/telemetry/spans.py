@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLED = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f][13579bdf]")
 GOOD = (Cause.STOP, Cause.LENGTH, Cause.CANCELLED)
 QUEUE, BATCH = 4096, 512  # spans that wait for the collector, beyond which they are dropped; sent at once
-EXPORT = 5.0  # seconds that one export may take
+EXPORT = 3.0  # seconds that one export may take
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import grpc
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError
+from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, StoreAway
 from services.core.events import Event, Failed
 from services.core.request import Ask, Conversation, Scope, Tenant
 from services.gateway import pipeline, wire
@@ -70,8 +70,7 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         shows = Scope.REASONING in tenant.scopes and await self._shows_reasoning(request.turn, tenant)
         RESUMES.inc()
         position = (request.epoch, request.after_seq)
-        turn = self._deps.turns.find(request.turn, tenant.id)
-        link = "" if turn is None else turn.trace.header
+        link = await self._origin(request.turn, tenant)
         with self._deps.tracing.begin("resume", traceparent(context), link, turn=request.turn):
             async with self._reading(request.turn, tenant, context, *position) as reader:
                 await _deliver(reader, context, shows_reasoning=shows)
@@ -157,6 +156,17 @@ class Inference(inference_pb2_grpc.InferenceServicer):
                 yield reader
         except TimeoutError:
             raise DeadlineExceeded("the answer was not taken before the turn's deadline") from None
+
+    async def _origin(self, id: str, tenant: Tenant) -> str:
+        """The trace that the turn is in here, or began in; "" where it is not traced, or not known."""
+        if not self._deps.tracing.on:
+            return ""
+        if (turn := self._deps.turns.find(id, tenant.id)) is not None:
+            return turn.trace.header
+        with suppress(StoreAway, ValueError):
+            if (stored := await self._deps.journals.find(id)) is not None:
+                return unpack(stored.record.request).trace
+        return ""
 
     async def _turn(self, id: str, tenant: Tenant) -> pb.Turn:
         """The turn as far as it is. Raises NotFound, StoreAway."""

@@ -21,7 +21,7 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([
 MAX_VALUE = 200  # characters of an attribute
 MAX_EVENTS = 32  # of a span
 QUEUE, BATCH = 4096, 512  # spans that wait for the collector, beyond which they are dropped; sent at once
-EXPORT = 5.0  # seconds that one export may take
+EXPORT = 3.0  # seconds that one export may take
 
 
 class Trace:
@@ -89,6 +89,10 @@ class Tracing:
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("headrace.gateway")
+
+    @property
+    def on(self) -> bool:
+        return self._tracer is not None
 
     def begin(self, name: str, parent: str = "", link: str = "", **attributes: Value) -> Trace:
         """A span under the caller's, or a trace of its own. `parent` and `link` are W3C traceparents; what is none
