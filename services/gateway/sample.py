@@ -180,13 +180,20 @@ class Sampler:
         meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
         before, reasoned, known = count.completion, count.reasoning, set(mended)
         generation.goes_on()
-        order_id = link.submit(order, generation)
+        trace = self.turn.trace.child("generate", replica=link.name, choice=generation.choice)
+        order_id = link.submit(
+            replace(order, traceparent=trace.header) if trace.header else order, generation
+        )
         try:
-            return await generation.ending
+            heard = await generation.ending
+            trace.put(cause=heard.cause)
+            return heard
         finally:
             link.cancel(order_id)
             if self.room.held(self.model.name):
                 self.directory.stir()
+            trace.put(tokens=count.completion - before)
+            trace.end()
             meter.completion.inc(count.completion - before)
             meter.reasoning.inc(count.reasoning - reasoned)
             for flaw in set(mended) - known:
@@ -199,6 +206,7 @@ class Sampler:
     def _moved(self, cause: Cause, begun: bool) -> None:
         if begun:
             self.turn.migrations += 1
+            self.turn.trace.event("migration", cause=cause)
             self.turn.append(Migrated())
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:

@@ -40,6 +40,10 @@ class Search:
     async def link(self, tried: Collection[Connection], until: float) -> Link | None:
         """The replica for the order, of those not tried on this connection; None if there is none in time. An
         answer that has begun goes before the queue, and has time `until` then; for the others `until` is 0."""
+        with self.turn.trace.child("route"):
+            return await self._found(tried, until)
+
+    async def _found(self, tried: Collection[Connection], until: float) -> Link | None:
         if until or not self.hold:
             return await self._until(tried, until)
         if not self.room.held(self.model) and (link := self._choose(tried)) is not None:
