@@ -1,6 +1,6 @@
 """Python SDK of Headrace: async, typed, streams that survive their connection."""
 
-from services.client.client import Client, Model, Replica
+from services.client.client import Client, Model, Replica, Scaling, ScalingChange
 from services.client.endpoints import Tls
 from services.client.errors import HeadraceError, Violation
 from services.client.events import (
@@ -44,6 +44,8 @@ __all__ = [
     "Resume",
     "Rewind",
     "Sampling",
+    "Scaling",
+    "ScalingChange",
     "Session",
     "SessionTurn",
     "Started",

@@ -1,16 +1,18 @@
 """Composition root: the only place that knows which adapter stands behind which port."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
 from services.backend.directory import Directory
 from services.backend.link import LinkState
+from services.backend.memory import MemoryScaling
 from services.backend.port import Lease, LeaseSource
-from services.backend.redis import RedisLeases
-from services.core.clock import RandomIds, SystemClock
+from services.backend.redis import RedisLeases, RedisScaling
+from services.backend.scaling import Demand, ScalingBoard, Scalings
+from services.core.clock import Clock, RandomIds, SystemClock
 from services.core.errors import StoreAway
 from services.core.tasks import Tasks
 from services.gateway.admission import Admission
@@ -47,12 +49,15 @@ class Stores:
     sessions: SessionStore
     leases: LeaseSource
     journals: JournalStore
+    scaling: ScalingBoard = field(default_factory=MemoryScaling)
 
 
 def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds(), Vault(master_of(settings)))
     journals = RedisJournalStore(client, ciphers(settings))
-    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
+    return Stores(
+        RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals, RedisScaling(client)
+    )
 
 
 def master_of(settings: GatewaySettings) -> bytes:
@@ -79,7 +84,8 @@ def client_of(settings: GatewaySettings) -> Store:
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:
     clock, ids = SystemClock(), RandomIds()
-    tasks, links = Tasks(on_crash), metrics.LinkMeter()
+    tasks, links, name = Tasks(on_crash), metrics.LinkMeter(), ids.new("gateway")
+    waiting = WaitingRoom(settings.max_held, clock)
     return Deps(
         settings=settings,
         clock=clock,
@@ -91,15 +97,27 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         admission=Admission(settings.max_turns, settings.tenant_turns or -(-settings.max_turns * 3 // 4)),
         screen=Screen(settings.screen),
         models=models,
-        name=ids.new("gateway"),
+        name=name,
         journals=stores.journals,
         recorder=Recorder(stores.journals, clock),
         mirrors=Mirrors(stores.journals, clock, tasks.start),
         turns=Turns(tasks),
-        waiting=WaitingRoom(settings.max_held, clock),
+        waiting=waiting,
+        scalings=scalings(stores.scaling, name, models, waiting, clock),
         links=links,
         tracing=tracing(settings.otlp_endpoint, settings.trace_ratio),
     )
+
+
+def scalings(
+    board: ScalingBoard, gateway: str, models: Iterable[str], waiting: WaitingRoom, clock: Clock
+) -> Scalings:
+    def demand(model: str) -> Demand:
+        return Demand(waiting.held(model), waiting.refused(model))
+
+    made = Scalings(board, gateway, sorted(models), demand, clock)
+    waiting.on_demand = made.stir
+    return made
 
 
 def load_models(paths: Mapping[str, Path]) -> dict[str, ServedModel]:

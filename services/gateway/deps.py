@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from services.backend.directory import Directory
+from services.backend.scaling import Scalings
 from services.core.clock import Clock, Ids
 from services.core.request import Effort, Sampling, Tenant
 from services.core.tasks import Tasks
@@ -63,6 +64,7 @@ class Deps:
     mirrors: Mirrors
     turns: Turns
     waiting: WaitingRoom
+    scalings: Scalings
     links: LinkMeter = field(default_factory=LinkMeter)
     tracing: Tracing = field(default_factory=Tracing)
     tenants: TenantLabels = field(default_factory=TenantLabels)

@@ -46,6 +46,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
         deps.tasks.start(gauge(deps), "gauges"),
         deps.tasks.start(deps.recorder.run(), "recorder"),
         deps.tasks.start(takeover.watch(), "takeover"),
+        deps.tasks.start(deps.scalings.watch(), "scaling"),
     ):
         # A worker without one of them would look healthy and serve nobody; its successor is whole.
         vital.add_done_callback(lambda _: stopping.set())
@@ -58,6 +59,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     await drain(deps, takeover)
     await server.stop(LAST_WORDS)
     await deps.tasks.close()
+    await deps.scalings.leave()
     await asyncio.to_thread(deps.tracing.close)
     await client.aclose()
 
