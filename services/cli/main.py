@@ -56,6 +56,9 @@ def up(
     replicas: Annotated[
         int, typer.Option(min=1, max=64, help="Engines; with several, turns go on at once when one is lost.")
     ] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Scale between --replicas and so many, by load.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the gateway; the same.")] = 1,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
@@ -64,7 +67,7 @@ def up(
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience, tensor_parallel, replicas, workers)
+    run(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
 
 
 @app.command()
