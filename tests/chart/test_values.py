@@ -164,8 +164,7 @@ TAKEN = [
     'gateway.pdb.maxUnavailable="25%"',
     'gateway.resources.requests={"cpu": 2, "memory": "2Gi", "ephemeral-storage": "1Gi"}',
     'global={"region": "eu"}',
-    MODEL
-    % '{"checkpoint": {"source": "made"}, "gpuMemoryUtilization": 0.95, "maxNumBatchedTokens": 0, "resources": {"worker": {"limits": {"memory": "96Gi"}}}}',
+    MODEL % '{"checkpoint": {"source": "made"}, "gpuMemoryUtilization": 0.95, "maxNumBatchedTokens": 0}',
     'extraObjects={"note": "apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: note}\\n"}',
 ]
 
@@ -196,7 +195,8 @@ def test_templates_refuse_what_the_schema_keeps_for_the_chart() -> None:
 
 def test_comments_are_read_up_to_the_key(tmp_path: Path) -> None:
     (path := tmp_path / "values.yaml").write_text(
-        '# a note\n\n# -- First line\n# and second.\n#   an: example\n# @schema {\n#   "minimum": 1}\na:\n  # -- Inner.\n  b: 2\n'
+        '# a note\n\n# -- First line\n# and second.\n#   an: example\n# @schema {\n#   "minimum": 1}\n'
+        "a:\n  # -- Inner.\n  b: 2\n"
         "# -- Free map.\nc:\n  d: 3\n"
     )
     a, c = read(path).children

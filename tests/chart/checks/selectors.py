@@ -108,13 +108,16 @@ def budgets_guard_one_workload(m: Manifests) -> Iterator[str]:
 
 def budgets_leave_a_pod_to_go(m: Manifests) -> Iterator[str]:
     for item in m.of("PodDisruptionBudget"):
-        stay, pods = item["spec"].get("minAvailable"), [pod for pod in m.pods() if matches(item["spec"]["selector"], pod.labels)]
+        stay, pods = (
+            item["spec"].get("minAvailable"),
+            [pod for pod in m.pods() if matches(item["spec"]["selector"], pod.labels)],
+        )
         if isinstance(stay, int) and stay >= sum(pod.replicas for pod in pods) > 0:
             yield f"{name(item)}: with {stay} pods that must stay, lets no node be drained"
 
 
 def budgets_of_ray_count_pods(m: Manifests) -> Iterator[str]:
-    """A RayCluster has no scale subresource, and then the disruption controller takes no share and no maxUnavailable."""
+    """A RayCluster has no scale subresource, and then budgets take no share and no maxUnavailable."""
     for item in m.of("PodDisruptionBudget"):
         owners = {pod.owner["kind"] for pod in m.pods() if matches(item["spec"]["selector"], pod.labels)}
         if "RayService" in owners and not isinstance(item["spec"].get("minAvailable"), int):
