@@ -38,6 +38,21 @@ def test_every_value_is_in_the_readme() -> None:
     assert not [leaf.dotted for leaf in LEAVES if f"`{leaf.dotted}`" not in text]
 
 
+def test_the_readme_names_no_value_that_is_not_there() -> None:
+    """Of the part that is written by hand: `gateway.tls` and the like, by their sections."""
+    sections = {child.name for child in ROOT.children if child.children}
+    named = {each for each in re.findall(r"`([a-z]\w+(?:\.\w+)+)[:`]", readme.FRAME.read_text())}
+    ours = {each for each in named if each.split(".")[0] in sections} - {"models.NAME.autoscaling"}
+    assert len(ours) > 10
+    assert not ours - DECLARED
+
+
+def test_the_readme_names_no_command_that_is_not_there() -> None:
+    commands = set(re.findall(r"\bheadrace ([a-z]+)", readme.FRAME.read_text()))
+    source = (CHART.parents[1] / "services" / "cli" / "main.py").read_text()
+    assert commands - {"keys", "cluster"} <= set(re.findall(r"def ([a-z]+)\(", source))
+
+
 # --- what templates use
 
 
