@@ -54,7 +54,7 @@ SHAPES = (
 )
 
 # Names that the chart's README makes the Secret and the store by.
-PRODUCTION: Mapping[str, Any] = {
+PRODUCTION: dict[str, Any] = {
     "secrets": {"existingSecret": {"name": "headrace"}},
     "store": {
         "mode": "external",
@@ -63,7 +63,7 @@ PRODUCTION: Mapping[str, Any] = {
 }
 
 # One pod of each, without GPUs, and nothing to prepare.
-LAPTOP: Mapping[str, Any] = {
+LAPTOP: dict[str, Any] = {
     "images": {"engine": {"repository": "headrace/engine-cpu"}},
     "secrets": {"generate": True},
     "store": {
