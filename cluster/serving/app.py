@@ -16,6 +16,8 @@ from cluster.serving import guard
 from cluster.serving.replica import Replica
 from cluster.serving.settings import NODE, ReplicaSettings
 from cluster.serving.shards import ShardHosts
+from cluster.telemetry import logs, names
+from cluster.telemetry.export import Export
 
 # Time that Serve allows after the drain's grace, for the engine's processes to end.
 SHUTDOWN_MARGIN_S = 15.0
@@ -30,11 +32,16 @@ class EngineReplica:
     async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]
         # mypy: Serve, unlike Python, awaits a constructor.
         guard.stand()
+        logs.configure(settings.log_level)
         host = ray.util.get_node_ip_address() if settings.host == NODE else settings.host
         unique = serve.get_replica_context().replica_id.unique_id
         hosts = ShardHosts(settings) if settings.nodes > 1 else None
         self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host, hosts)
         self._leaving = asyncio.create_task(self._leave_when_dead())
+        labels = {"model": settings.model, "replica": self._replica.name}
+        export = Export(labels)
+        export.observe(names.LOAD, self._replica.load_s)
+        self._exporting = asyncio.create_task(export.run(self._replica.figures), name="export of figures")
 
     async def check_health(self) -> None:
         """Three failures in a row and Serve replaces the replica. Raises Unhealthy."""
@@ -51,6 +58,7 @@ class EngineReplica:
         if replica is not None:
             self._leaving.cancel()
             await replica.drain()
+            self._exporting.cancel()
 
     async def _leave_when_dead(self) -> None:
         """An actor that is gone is replaced at the next check; one that fails its checks after three."""

@@ -26,6 +26,12 @@ class ReplicaSettings(BaseModel):
     redis_url: SecretStr = Field(min_length=1)
     host: str = Field(default=NODE, description='address to listen on; "node" is the Ray node\'s')
     port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^/\s]+)?$",
+        description="collector of traces, OTLP over gRPC, as http://host:4317; traced is what gateways trace",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_ttl_ms: PositiveInt = 3000
     lease_renew_ms: PositiveInt = 1000
     drain_grace_s: NonNegativeFloat = 30.0

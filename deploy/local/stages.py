@@ -56,14 +56,15 @@ def store(run: Run, stage: Stage) -> None:
 def ray(run: Run, stage: Stage) -> None:
     # Unix sockets lie in this folder, and their paths may not exceed 107 bytes.
     run.stack.scratch = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
-    gcs, client, agent = probes.free_ports(3, RAY_LOOPBACK)
-    run.stack.ray = f"{RAY_LOOPBACK}:{gcs}"
+    gcs, client, agent, metrics = probes.free_ports(4, RAY_LOOPBACK)
+    run.stack.ray, run.stack.ray_metrics = f"{RAY_LOOPBACK}:{gcs}", f"{RAY_LOOPBACK}:{metrics}"
     write_private(run.home.ray_token, run.secrets.ray_token)
     options = {
         "node-ip-address": RAY_LOOPBACK,
         "port": gcs,
         "ray-client-server-port": client,
         "dashboard-agent-listen-port": agent,
+        "metrics-export-port": metrics,
         "include-dashboard": "false",
         "include-log-monitor": "false",
         "num-cpus": readings.usable_cpus(),

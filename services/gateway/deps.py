@@ -21,7 +21,8 @@ from services.journal.recorder import Recorder
 from services.routing.router import Router
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
-from services.telemetry.metrics import TurnMeter
+from services.telemetry.metrics import LinkMeter, TenantLabels, TurnMeter
+from services.telemetry.traces import Tracing
 from services.tenancy.identify import Keyring
 from services.text.family import Family
 
@@ -60,6 +61,9 @@ class Deps:
     recorder: Recorder
     mirrors: Mirrors
     turns: Turns
+    links: LinkMeter = field(default_factory=LinkMeter)
+    tracing: Tracing = field(default_factory=Tracing)
+    tenants: TenantLabels = field(default_factory=TenantLabels)
     router: Router = field(default_factory=Router)
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -168,11 +168,18 @@ class Sampler:
         meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
         before, reasoned, known = count.completion, count.reasoning, set(mended)
         generation.goes_on()
-        order_id = link.submit(order, generation)
+        trace = self.turn.trace.child("generate", replica=link.name, choice=generation.choice)
+        order_id = link.submit(
+            replace(order, traceparent=trace.header) if trace.header else order, generation
+        )
         try:
-            return await generation.ending
+            heard = await generation.ending
+            trace.put(cause=heard.cause)
+            return heard
         finally:
             link.cancel(order_id)
+            trace.put(tokens=count.completion - before)
+            trace.end()
             meter.completion.inc(count.completion - before)
             meter.reasoning.inc(count.reasoning - reasoned)
             for flaw in set(mended) - known:
@@ -185,6 +192,7 @@ class Sampler:
     def _moved(self, cause: Cause, begun: bool) -> None:
         if begun:
             self.turn.migrations += 1
+            self.turn.trace.event("migration", cause=cause)
             self.turn.append(Migrated())
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:
@@ -193,6 +201,10 @@ class Sampler:
     async def _route(self, tried: set[Connection], until: float) -> Link | None:
         """The replica for an answer, of those not tried on this connection; None if none is ready with room by
         `until`, a time of the event loop's clock."""
+        with self.turn.trace.child("route"):
+            return await self._choose(tried, until)
+
+    async def _choose(self, tried: set[Connection], until: float) -> Link | None:
         loop = asyncio.get_running_loop()
         while True:
             links = [k for k in self.directory.links(self.model.name) if _connection(k) not in tried]
