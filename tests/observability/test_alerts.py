@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.observability.promtool import check, metric, minutes, promtool
-from tests.observability.rules import RULES, alerts
+from tests.observability.rules import OBSERVABILITY, RULES, alerts
 
 # BaseLoader: to YAML, 0x60 is a number.
 CASES: dict[str, dict[str, Any]] = yaml.load(
@@ -68,3 +68,18 @@ def test_an_alert_says_how_bad_it_is_and_what_it_means(alert: str) -> None:
     assert len(texts["summary"]) <= 120
     named = re.findall(r"\$labels\.(\w+)", texts["summary"] + texts["description"])
     assert set(named) <= set(CASES[alert]["labels"]), "a label that the alert does not have"
+
+
+def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
+    text = (OBSERVABILITY / "runbooks.md").read_text()
+    headings = re.findall(r"^### (\w+)$", text, flags=re.M)
+    assert sorted(headings) == sorted(ALERTS)
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook_url"] == f"deploy/observability/runbooks.md#{name.lower()}"
+
+
+@pytest.mark.parametrize("part", ["**Means.**", "**See.**", "**Do.**", "**Callers.**"])
+def test_a_runbook_says(part: str) -> None:
+    text = (OBSERVABILITY / "runbooks.md").read_text()
+    for book in re.split(r"^### ", text, flags=re.M)[1:]:
+        assert part in book, book.splitlines()[0]
