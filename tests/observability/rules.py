@@ -1,5 +1,6 @@
 """The rules as they are shipped, and what a query asks for."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,3 +51,32 @@ def _selectors(node: Any) -> Iterator[Asked]:
             yield from _selectors(child)
     for child in getattr(node, "args", ()):
         yield from _selectors(child)
+
+
+GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right) ?\(([^)]*)\)")
+RECORDED = {"namespace", "model", "replica"}
+
+
+def wrong(query: str, series: dict[str, set[str]], recorded: set[str]) -> list[str]:
+    """What a query names that does not exist."""
+    try:
+        selectors = asked(query)
+    except ValueError as error:
+        return [str(error)]
+    faults, labels = [], set[str]()
+    for each in selectors:
+        if each.metric.startswith(DERIVED):
+            labels |= RECORDED | {"alertname", "alertstate", "severity"}
+            if each.metric not in {*recorded, "ALERTS"}:
+                faults.append(f"no rule records {each.metric}")
+        elif each.metric not in series:
+            faults.append(f"no metric {each.metric}")
+        else:
+            labels |= series[each.metric]
+            faults += [
+                f"{each.metric} has no label {label}" for label in sorted(each.labels - series[each.metric])
+            ]
+    if not faults:
+        grouped = {label.strip() for found in GROUPING.findall(query) for label in found.split(",")} - {""}
+        faults += [f"no label {label}" for label in sorted(grouped - labels - {"model"})]
+    return faults
