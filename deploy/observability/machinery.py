@@ -77,12 +77,11 @@ ENGINE = Dashboard(
                 Panel(
                     "Loading a replica",
                     {
-                        "mean of the last day": "sum by (model)"
-                        f" (increase(ray_headrace_replica_load_seconds_sum{{{REPLICA}}}[1d])) / sum by (model)"
-                        f" (increase(ray_headrace_replica_load_seconds_count{{{REPLICA}}}[1d]))"
+                        "{{model}}": f"sum by (model) (ray_headrace_replica_load_seconds_sum{{{REPLICA}}})"
+                        f" / sum by (model) (ray_headrace_replica_load_seconds_count{{{REPLICA}}})"
                     },
                     "s",
-                    help="From its start to its first token: how long the autoscaler's decisions take.",
+                    help="From its start to its first token, mean of those that run: how long a new one takes.",
                 ),
             ),
         ),

@@ -109,9 +109,13 @@ def finish(home: Home) -> bool:
 
 
 def seen(api: Api) -> bool:
-    """Every target has been scraped, and every rule evaluated, once."""
+    """Every target has been scraped, and every rule evaluated, once. Prometheus takes 5 s to have targets at all."""
     targets, rules = api.targets(), api.rules()
-    return all(t["health"] != "unknown" for t in targets) and all(r["health"] != "unknown" for r in rules)
+    return (
+        bool(targets)
+        and all(t["health"] != "unknown" for t in targets)
+        and all(r["health"] != "unknown" for r in rules)
+    )
 
 
 def report(api: Api) -> list[str]:

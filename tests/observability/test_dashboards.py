@@ -10,7 +10,7 @@ import pytest
 
 from deploy.observability.dashboards import ALL
 from deploy.observability.grafana import COLUMNS, as_json
-from deploy.observability.panels import filled_in
+from deploy.observability.panels import EXCUSED, Shown, excuse, filled_in
 from tests.observability.registry import series
 from tests.observability.rules import ROOT, records, wrong
 
@@ -101,3 +101,15 @@ def test_the_chart_ships_what_is_written_here() -> None:
         [sys.executable, "-m", "deploy.observability", "--check"], cwd=ROOT, text=True, capture_output=True
     )
     assert (check.returncode, check.stdout) == (0, ""), check.stdout + check.stderr
+
+
+def test_every_excuse_is_of_some_panel() -> None:
+    queries = [filled_in(target["expr"]) for _, panel in SHOWN for target in panel["targets"]]
+    used = {excuse(query) for query in queries} - {None}
+    assert used == set(EXCUSED.values())
+
+
+def test_a_panel_without_an_excuse_may_not_be_empty() -> None:
+    assert Shown("p", "", 0, excuse(filled_in('sum(headrace_store_up{namespace=~"$namespace"})'))).wrong
+    assert not Shown("p", "", 0, excuse("redis_connected_clients")).wrong
+    assert not Shown("p", "", 1, None).wrong

@@ -1,6 +1,8 @@
 """A real Prometheus beside a real stack: targets are up, rules load, and under load every panel shows something."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -47,7 +49,7 @@ def observed(up: Up) -> Iterator[Observer]:
 async def call(client: Client, number: int) -> None:
     """One caller: with a session and without, answers that end by themselves and such that are long."""
     while True:
-        session = await client.create_session()
+        session = (await client.sessions.create()).id
         for _ in range(3):
             await client.generate(f"Story {number}", session=session, sampling=Sampling(temperature=0))
 
@@ -78,6 +80,20 @@ async def test_every_panel_shows_something_under_load(
         assert not psutil.pid_exists(observer.process.pid)
         assert not Path(observer.folder).exists()
         assert observe(up, "--down").stdout == "No Prometheus of `make observe` ran.\n"
+        _ends_on_an_interrupt(up)
+
+
+def _ends_on_an_interrupt(up: Up) -> None:
+    argv = [sys.executable, "-m", "deploy.observability.observe", "--port", "0", "--interval", "1"]
+    with subprocess.Popen(argv, env=up.env, cwd=ROOT, text=True, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout
+        assert any(line.startswith("Ctrl-C stops it") for line in watching.stdout)
+        observer = Observer.load(up.home)
+        assert observer
+        watching.send_signal(signal.SIGINT)
+        said, _ = watching.communicate(timeout=30)
+    assert said.endswith("Stopped Prometheus.\n")
+    assert not psutil.pid_exists(observer.process.pid)
 
 
 async def _until_shown(api: Api, calls: list["asyncio.Task[Any]"]) -> list[str]:
@@ -94,8 +110,6 @@ async def _until_shown(api: Api, calls: list["asyncio.Task[Any]"]) -> list[str]:
 
 
 def test_observing_nothing_says_what_to_do(tmp_path: Path) -> None:
-    import os
-
     up = Up(tmp_path, {**os.environ, "HEADRACE_HOME": str(tmp_path)})
     said = observe(up)
     assert (said.returncode, said.stderr) == (
