@@ -73,7 +73,9 @@ def rendered(question: Question) -> str:
         NAMESPACE,
         "--kube-version",
         f"{question.version}.0",
-        *_repeated("--api-versions", [form for api in question.apis for form in (api, api.rpartition("/")[0])]),
+        *_repeated(
+            "--api-versions", [form for api in question.apis for form in (api, api.rpartition("/")[0])]
+        ),
         *_values(question),
         *question.flags,
     )

@@ -21,7 +21,20 @@ from referencing import Registry, Resource
 
 CRDS = Path(__file__).parent / "crds"
 # Words that CEL reserves: a schema's rules spell such fields __word__.
-RESERVED = ("namespace", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let")
+RESERVED = (
+    "namespace",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+)
 
 Node = Mapping[str, Any]
 
@@ -35,7 +48,10 @@ def problems(item: Mapping[str, Any], version: str) -> list[str]:
     schema, validator = found
     wrong = [_sentence(item, error) for error in validator.iter_errors(item)]
     value = defaulted(schema, copy.deepcopy(item))
-    return [*wrong, *(f"{_name(item)}: {text}" for text in (*repeated(schema, value), *broken_rules(schema, value)))]
+    return [
+        *wrong,
+        *(f"{_name(item)}: {text}" for text in (*repeated(schema, value), *broken_rules(schema, value))),
+    ]
 
 
 def _of_builtin(item: Mapping[str, Any], version: str) -> list[str]:
@@ -99,7 +115,9 @@ def custom(kind: str, api: str) -> tuple[Node, Draft202012Validator] | None:
 
 def strict(schema: Node, top: bool = True) -> dict[str, Any]:
     """As JSON schema, with fields that an API server would prune refused."""
-    out = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes") and key != "format"}
+    out = {
+        key: value for key, value in schema.items() if not key.startswith("x-kubernetes") and key != "format"
+    }
     fields = {name: strict(each, top=False) for name, each in schema.get("properties", {}).items()}
     if top:
         fields["metadata"] = {"type": "object"}
@@ -140,7 +158,9 @@ def _below(schema: Node, name: str) -> Node | None:
 # --- what both have
 
 
-def walk(schema: Node, value: Any, known: Node | None = None, path: str = "") -> Iterator[tuple[str, Node, Any]]:
+def walk(
+    schema: Node, value: Any, known: Node | None = None, path: str = ""
+) -> Iterator[tuple[str, Node, Any]]:
     """Every part of `value` with the schema that is meant for it."""
     while "$ref" in schema:
         schema = (known or {})["$defs"][schema["$ref"].rpartition("/")[2]]

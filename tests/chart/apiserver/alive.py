@@ -40,6 +40,10 @@ class Alive:
         if self._heard not in self._store.listeners:
             self._store.listeners.insert(0, self._heard)
 
+    def rest(self, *kinds: str) -> None:
+        """These kinds change no more by themselves."""
+        self._kinds -= set(kinds)
+
     def _heard(self, change: Change) -> None:
         kind = change.kind.kind
         meta = change.object["metadata"]

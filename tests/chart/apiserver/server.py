@@ -120,6 +120,10 @@ class ApiServer:
         path.write_text(yaml.safe_dump(written))
         return path
 
+    def forget(self, user: str) -> None:
+        """The user's token is good no more."""
+        self._users = {token: known for token, known in self._users.items() if known != user}
+
     # --- requests
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
