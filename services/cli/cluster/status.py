@@ -52,7 +52,8 @@ def read(picture: Picture, now: datetime) -> Report:
     for item in picture["horizontalpodautoscalers"] + picture["scaledobjects"]:
         _autoscaler(report, item)
     report.scaling = scaling.decisions(picture.readings)
-    report.budgets = [_budget(each) for each in picture["poddisruptionbudgets"]]
+    for budget in picture["poddisruptionbudgets"]:
+        _budget(report, budget)
     for certificate in picture["certificates"]:
         _certificate(report, certificate, now)
     _deployments(report, picture)
@@ -146,10 +147,14 @@ def _autoscaler(report: Report, item: Object) -> None:
     report.autoscalers.append(row)
 
 
-def _budget(item: Object) -> Row:
+def _budget(report: Report, item: Object) -> None:
     status = item.get("status") or {}
     healthy = f"{status.get('currentHealthy', 0)}/{status.get('expectedPods', 0)}"
-    return {"name": facts.name(item), "healthy": healthy, "may go": status.get("disruptionsAllowed", 0)}
+    row = {"name": facts.name(item), "healthy": healthy, "may go": status.get("disruptionsAllowed", 0)}
+    report.budgets.append(row)
+    broken = facts.condition(item, "DisruptionAllowed")
+    if broken.get("reason") == "SyncFailed":
+        report.trouble.append(f"budget {row['name']} lets nobody go: {broken.get('message', '')}")
 
 
 def _certificate(report: Report, item: Object, now: datetime) -> None:

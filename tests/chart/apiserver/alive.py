@@ -220,10 +220,18 @@ class Alive:
         self.status(item, {"phase": "Bound"})
 
     def _budget(self, item: Object) -> None:
-        allowed = max(0, allowed_disruptions(self._store, item))
+        spare = allowed_disruptions(self._store, item)
+        reason = "SufficientPods" if spare > 0 else "SyncFailed" if spare < 0 else "InsufficientPods"
+        said = "found no scale of the pods' controller" if spare < 0 else ""
+        condition = {"type": "DisruptionAllowed", "status": str(spare > 0), "reason": reason, "message": said}
+        counts = {"currentHealthy": max(spare, 0), "desiredHealthy": 0, "expectedPods": max(spare, 0)}
         generation = item["metadata"]["generation"]
-        counts = {"currentHealthy": allowed, "desiredHealthy": 0, "expectedPods": allowed}
-        self.status(item, {"observedGeneration": generation, "disruptionsAllowed": allowed, **counts})
+        status = {
+            "observedGeneration": generation,
+            "disruptionsAllowed": max(spare, 0),
+            "conditions": [condition],
+        }
+        self.status(item, status | counts)
 
     # --- what the operators of others do
 

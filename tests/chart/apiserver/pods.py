@@ -46,7 +46,8 @@ def evict(store: Store, pod: Object, *, dry: bool) -> None:
     """Raises Failure (TooManyRequests) if a budget allows no disruption."""
     meta = pod["metadata"]
     for budget in budgets_of(store, pod):
-        if ready(pod) and allowed_disruptions(store, budget) < 1:
+        spare = allowed_disruptions(store, budget)
+        if spare < (1 if ready(pod) else 0) and not _always(budget, pod):
             name = budget["metadata"]["name"]
             causes = [
                 {"reason": "DisruptionBudget", "message": f"The disruption budget {name} needs more pods."}
@@ -56,18 +57,36 @@ def evict(store: Store, pod: Object, *, dry: bool) -> None:
     store.delete("Pod", meta["namespace"], meta["name"], dry=dry)
 
 
+def _always(budget: Object, pod: Object) -> bool:
+    return not ready(pod) and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow"
+
+
 def allowed_disruptions(store: Store, budget: Object) -> int:
-    """Pods of the budget that may go, from the pods as they are."""
-    spec = budget["spec"]
-    pods = [
-        pod
-        for pod in store.every("Pod", budget["metadata"]["namespace"])
-        if selector_matches(spec.get("selector", {}), pod["metadata"].get("labels", {}))
-    ]
+    """Pods of the budget that may go. The real controller asks a pod's owner for its scale; where the owner has none,
+    as a RayCluster, it can only work with an integer minAvailable, and any other budget lets nobody go."""
+    spec, namespace = budget["spec"], budget["metadata"]["namespace"]
+    found = store.every("Pod", namespace)
+    pods = [p for p in found if selector_matches(spec.get("selector", {}), p["metadata"].get("labels", {}))]
     healthy = sum(1 for pod in pods if ready(pod))
+    if isinstance(spec.get("minAvailable"), int):
+        return healthy - int(spec["minAvailable"])
+    expected = _expected(store, pods)
+    if expected is None:
+        return -1
     if "minAvailable" in spec:
-        return healthy - _count(spec["minAvailable"], len(pods))
-    return healthy - (len(pods) - _count(spec.get("maxUnavailable", 1), len(pods)))
+        return healthy - _count(spec["minAvailable"], expected)
+    return healthy - (expected - _count(spec.get("maxUnavailable", 1), expected))
+
+
+def _expected(store: Store, pods: list[Object]) -> int | None:
+    owners = {
+        (owner["kind"], pod["metadata"]["namespace"], owner["name"])
+        for pod in pods
+        for owner in pod["metadata"].get("ownerReferences", ())
+    }
+    if any(not store.kinds.of(kind).scale for kind, _, _ in owners):
+        return None
+    return sum(store.get(*owner)["spec"]["replicas"] for owner in owners)
 
 
 def _count(written: int | str, of: int) -> int:

@@ -90,8 +90,8 @@ class Fleet:
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "headrace-gateway"}
         bounds = {"minReplicas": 2, "maxReplicas": 8, "scaleTargetRef": target}
         create("HorizontalPodAutoscaler", meta("headrace-gateway") | {"spec": bounds})
-        for component in ("gateway", "engine"):
-            spec = {"maxUnavailable": 1, "selector": {"matchLabels": labels(component)}}
+        for component, bound in (("gateway", {"maxUnavailable": 1}), ("engine", {"minAvailable": 1})):
+            spec = bound | {"selector": {"matchLabels": labels(component)}}
             create("PodDisruptionBudget", meta(f"headrace-{component}", component) | {"spec": spec})
         ready = {"conditions": [{"type": "Ready", "status": "True"}], "notAfter": "2099-01-01T00:00:00Z"}
         create(
