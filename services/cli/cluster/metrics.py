@@ -8,6 +8,10 @@ from services.cli.cluster import facts
 from services.cli.cluster.facts import Object
 from services.cli.cluster.kube import Kube, KubeError
 
+DENIED = (
+    "metrics of pods, and the scaling decisions in them: not shown, for this user may not `get pods/proxy`; "
+    "`headrace status --endpoint` asks the gateways"
+)
 PORT = "metrics"  # name of the container port, in gateways and in Ray's pods
 
 
@@ -42,7 +46,7 @@ def readings(kube: Kube, pods: list[Object], notes: list[str]) -> dict[str, list
             found[facts.name(pod)] = parse(page(kube, pod))
         except KubeError as error:
             if error.status == 403:
-                notes.append("metrics of pods: not shown, for this user may not `get pods/proxy`")
+                notes.append(DENIED)
                 return found
             notes.append(f"metrics of {facts.name(pod)}: no answer")
     return found

@@ -16,6 +16,7 @@ from services.cli.exits import FAILED, OK
 SOON_DAYS = (
     14.0  # a certificate that ends earlier is trouble; cert-manager renews at a third of the life left
 )
+SERVED = "headrace_tls_expiry_seconds"
 Row = dict[str, Any]
 
 
@@ -56,6 +57,7 @@ def read(picture: Picture, now: datetime) -> Report:
         _budget(report, budget)
     for certificate in picture["certificates"]:
         _certificate(report, certificate, now)
+    _served_certificates(report, picture, now)
     _deployments(report, picture)
     return report
 
@@ -158,22 +160,30 @@ def _budget(report: Report, item: Object) -> None:
 
 
 def _certificate(report: Report, item: Object, now: datetime) -> None:
-    ends = (item.get("status") or {}).get("notAfter")
-    days = (
-        (datetime.fromisoformat(ends.replace("Z", "+00:00")) - now).total_seconds() / 86400 if ends else None
-    )
-    row = {
-        "name": facts.name(item),
-        "ends": ends or "not issued",
-        "days": None if days is None else round(days, 1),
-    }
-    report.certificates.append(row)
+    name, ends = facts.name(item), (item.get("status") or {}).get("notAfter")
     if not facts.holds(item, "Ready"):
-        report.trouble.append(
-            f"certificate {row['name']}: {facts.condition(item, 'Ready').get('message', 'not issued')}"
-        )
-    elif days is not None and days < SOON_DAYS:
-        report.trouble.append(f"certificate {row['name']} ends in {days:.1f} days; is cert-manager running?")
+        why = facts.condition(item, "Ready").get("message", "not issued")
+        report.trouble.append(f"certificate {name}: {why}")
+    if ends is None:
+        report.certificates.append({"name": name, "ends": "not issued", "days": None})
+        return
+    _ending(
+        report, name, datetime.fromisoformat(ends.replace("Z", "+00:00")), now, "is cert-manager running?"
+    )
+
+
+def _served_certificates(report: Report, picture: Picture, now: datetime) -> None:
+    """What gateways really serve, which a renewed Secret alone does not change."""
+    for pod, found in sorted(picture.readings.items()):
+        if ends := next((each.value for each in found if each.name == SERVED and each.value), None):
+            _ending(report, f"served by {pod}", datetime.fromtimestamp(ends, UTC), now, "renew its Secret")
+
+
+def _ending(report: Report, name: str, ends: datetime, now: datetime, do: str) -> None:
+    days = (ends - now).total_seconds() / 86400
+    report.certificates.append({"name": name, "ends": f"{ends:%Y-%m-%d %H:%M} UTC", "days": round(days, 1)})
+    if days < SOON_DAYS:
+        report.trouble.append(f"certificate {name} ends in {days:.1f} days; {do}")
 
 
 def _deployments(report: Report, picture: Picture) -> None:

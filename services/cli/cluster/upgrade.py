@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import typer
 
-from services.cli.cluster import facts
+from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
 from services.cli.cluster.kube import Kube
 from services.cli.cluster.picture import Picture, take
 from services.cli.exits import FAILED, REFUSED, USAGE, stop
 
 STEP = 2.0  # seconds between two looks
+LINK = "headrace_link_up"
 DELETION_DELAY = 60  # seconds; KubeRay's own, where the RayService names none
 
 
@@ -137,10 +138,10 @@ class Follow:
             self._say([f"{active or self.service} serves, and no upgrade is under way: waiting for one"])
             return False
         if pending:
-            self._say(_pending(picture, service, active, pending))
+            self._say(_pending(picture, service, active, pending) + _links(self.kube, picture, service))
             return False
         old = [each for each in clusters if each != active]
-        self._say(_switched(service, active, old))
+        self._say(_switched(service, active, old) + (_links(self.kube, picture, service) if old else []))
         return not old
 
     def _say(self, lines: list[str]) -> None:
@@ -177,6 +178,21 @@ def _loading(service: Object) -> list[str]:
             said = f": {message}" if (message := state.get("message")) else ""
             lines.append(f"{name}/{deployment} is {state.get('status', 'unknown')}{said}")
     return lines
+
+
+def _links(kube: Kube, picture: Picture, service: Object) -> list[str]:
+    """Where turns can go: each gateway is linked to every replica with a lease, so one gateway is asked."""
+    gateway = next((pod for pod in picture.component("gateway") if facts.ready(pod)), None)
+    if gateway is None:
+        return ["no gateway is ready"]
+    found = metrics.readings(kube, [gateway], []).get(facts.name(gateway), [])
+    model = facts.slug(facts.labels(service).get(facts.MODEL, ""))
+    up = {
+        each.labels["replica"]
+        for each in found
+        if each.name == LINK and each.value and facts.slug(each.labels["model"]) == model
+    }
+    return [f"turns can go to {len(up)} replicas with a lease"] if up else []
 
 
 def _switched(service: Object, active: str, old: list[str]) -> list[str]:

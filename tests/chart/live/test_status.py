@@ -104,6 +104,13 @@ def test_a_certificate_that_ends_soon_is_trouble(fleet: Fleet, run: Callable[...
     assert "certificate headrace-tls ends in -" in run("cluster", "status").out
 
 
+def test_a_certificate_that_a_gateway_serves_is_looked_at_too(fleet: Fleet, run: Callable[..., Said]) -> None:
+    pod = fleet.pods("gateway")[0]["metadata"]["name"]
+    page = "# TYPE headrace_tls_expiry_seconds gauge\nheadrace_tls_expiry_seconds 1000\n"
+    fleet.api.scripts.pages[NAMESPACE, pod, "9464", "metrics"] = page
+    assert f"certificate served by {pod} ends in -" in run("cluster", "status").out
+
+
 def test_a_service_that_does_not_serve_is_trouble(fleet: Fleet, run: Callable[..., Said]) -> None:
     item = fleet.api.store.get("RayService", NAMESPACE, SERVICE)
     broken = {"type": "Ready", "status": "False", "reason": "X", "message": "no serve endpoint"}

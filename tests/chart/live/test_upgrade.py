@@ -91,6 +91,22 @@ def test_a_blue_green_is_followed_to_its_end(fleet: Fleet, capsys: pytest.Captur
     ]
 
 
+def test_the_switch_shows_in_the_leases(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gateway is linked to two replicas, then to those of both clusters."""
+    where = (NAMESPACE, fleet.pods("gateway")[0]["metadata"]["name"], "9464", "metrics")
+
+    def linked(count: int) -> None:
+        lines = (f'headrace_link_up{{model="{MODEL}",replica="r{n}"}} 1\n' for n in range(count))
+        fleet.api.scripts.pages[where] = "# TYPE headrace_link_up gauge\n" + "".join(lines)
+
+    linked(2)
+    fleet.gpu_nodes = {"gpu-1": 4}
+    fleet.upgrade("registry.example/engine:2")
+    follow(fleet, lambda: linked(4), patience=3)
+    said = [line for line in capsys.readouterr().out.splitlines() if "lease" in line]
+    assert said == ["turns can go to 2 replicas with a lease", "turns can go to 4 replicas with a lease"]
+
+
 def test_what_blocks_an_upgrade_is_said_once(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     fleet.gpu_nodes = {"gpu-1": 4}
     fleet.upgrade("registry.example/engine:broken")
