@@ -212,8 +212,20 @@ def fetch(
 def doctor(
     as_json: Json = False,
     port: Annotated[int, typer.Option(min=0, max=65533, help="First of the three ports to check.")] = 50051,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Check the nodes of a running Ray cluster and the store instead."),
+    ] = False,
 ) -> None:
-    """Check this machine for what a newcomer gets wrong. Exits 1 if a check fails."""
+    """Check this machine for what a newcomer gets wrong, or a cluster. Exits 1 if a check fails.
+
+    Example, in a pod of the cluster:  headrace doctor --cluster
+    """
+    if cluster:
+        from services.cli.survey import show as survey
+
+        survey(as_json=as_json)
+        return
     from services.cli.doctor import show
 
     show(port, as_json=as_json)

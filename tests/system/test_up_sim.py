@@ -90,6 +90,12 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert [replica["connected"] for replica in status["models"][0]["replicas"]] == [True]
     assert all(process["alive"] for process in status["processes"])
 
+    survey = headrace("doctor", "--cluster", "--json")
+    verdicts = {check["name"]: check["verdict"] for check in json.loads(survey.stdout)}
+    assert survey.returncode == 0, survey.stdout
+    assert verdicts["versions"] == verdicts["niceness"] == verdicts["store policy"] == verdicts["clocks"] == "ok"
+    assert verdicts["store durability"] == "warn"  # one store alone
+
     again = headrace("up", "--port", "0")
     assert (again.returncode, "already up" in again.stdout) == (0, True)
     other = headrace("up", "--engine", "vllm")
@@ -105,6 +111,8 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert open_ports(addresses) == []
     assert not Path(record["scratch"]).exists()
     assert headrace("down").stdout == "Nothing was up.\n"
+    away = headrace("doctor", "--cluster")
+    assert (away.returncode, "Traceback" in away.stderr, "RAY_ADDRESS" in away.stdout) == (1, False, True)
 
 
 def test_an_interrupted_up_takes_down_what_it_had_started(headrace: Command) -> None:
