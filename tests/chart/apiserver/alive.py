@@ -222,7 +222,7 @@ class Alive:
     def _budget(self, item: Object) -> None:
         spare = allowed_disruptions(self._store, item)
         reason = "SufficientPods" if spare > 0 else "SyncFailed" if spare < 0 else "InsufficientPods"
-        said = "found no scale of the pods' controller" if spare < 0 else ""
+        said = "rayclusters.ray.io does not implement the scale subresource" if spare < 0 else ""
         condition = {"type": "DisruptionAllowed", "status": str(spare > 0), "reason": reason, "message": said}
         counts = {"currentHealthy": max(spare, 0), "desiredHealthy": 0, "expectedPods": max(spare, 0)}
         generation = item["metadata"]["generation"]

@@ -70,7 +70,7 @@ def applied(live: Object, wanted: Object, manager: str, kind: Kind, *, force: bo
         raise _conflict(kind, wanted["metadata"].get("name", ""), contested)
     for each, path in contested:
         each.paths.discard(path)
-    result = _without(live, mine.paths - asked, others, wanted)
+    result: Object = _without(live, mine.paths - asked, others, wanted)
     result = fields.merge(result, {k: v for k, v in wanted.items() if k != "metadata"})
     allowed = {
         k: v for k, v in wanted["metadata"].items() if k not in ("managedFields", "resourceVersion", "uid")

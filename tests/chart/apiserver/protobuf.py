@@ -75,7 +75,8 @@ def decode(body: bytes) -> Object:
     named = envelope["typeMeta"]
     if named["kind"] not in MESSAGES:
         raise Failure("UnsupportedMediaType", f"{named['kind']} is not read as protobuf here: send JSON")
-    return named | _message(named["kind"], base64.b64decode(envelope.get("raw", "")))
+    found: Object = named | _message(named["kind"], base64.b64decode(envelope.get("raw", "")))
+    return found
 
 
 def _message(name: str, raw: bytes) -> Object:

@@ -106,7 +106,7 @@ def test_a_budget_that_its_controller_cannot_reckon_lets_no_engine_go(
     fleet.api.store.replace("PodDisruptionBudget", item)
     assert run("cluster", "drain", "gpu-1", "--dry-run").out.count("would wait: its disruption budget") == 2
     said = run("cluster", "status")
-    assert said.code == 1 and "budget headrace-engine lets nobody go: found no scale" in said.out
+    assert said.code == 1 and "budget headrace-engine lets nobody go: rayclusters.ray.io does not" in said.out
 
 
 def test_a_pod_that_takes_its_grace_is_waited_for_and_its_turns_are_told(
