@@ -96,8 +96,10 @@ class Answers:
         if not asked.query.get("fieldManager"):
             raise Failure("BadRequest", "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
         existed = self._store.find(asked.kind, asked.namespace, asked.name)
-        how = {"force": asked.force, "subresource": asked.part, "dry": asked.dry}
-        return 200 if existed else 201, self._store.apply(asked.kind, item, asked.manager, **how)
+        found = self._store.apply(
+            asked.kind, item, asked.manager, force=asked.force, subresource=asked.part, dry=asked.dry
+        )
+        return 200 if existed else 201, found
 
     def _placed(self, item: Object, asked: Asked) -> Object:
         meta = item.setdefault("metadata", {})

@@ -86,7 +86,7 @@ def _expected(store: Store, pods: list[Object]) -> int | None:
     }
     if any(not store.kinds.of(kind).scale for kind, _, _ in owners):
         return None
-    return sum(store.get(*owner)["spec"]["replicas"] for owner in owners)
+    return sum(int(store.get(*owner)["spec"]["replicas"]) for owner in owners)
 
 
 def _count(written: int | str, of: int) -> int:
