@@ -12,7 +12,7 @@ MASK = "********"
 SHORTEST = 6  # characters; a shorter value would take innocent words with it
 LINE = 16  # characters of a line of a long value, such as a key's, that is a secret by itself
 WORDS = "token|secret|passw(?:or)?d|passphrase|pepper|credential|authorization|(?:api|private|master|access)[_-]?key"
-NAMED = rf"[\w.-]*(?:{WORDS})[\w.-]*"
+NAMED = rf"[\w.-]{{0,64}}(?:{WORDS})[\w.-]{{0,64}}"  # bounded, for a log may be one word of megabytes
 SECRET_NAME = re.compile(NAMED, re.IGNORECASE)
 # Names that hold a secret's whereabouts and no secret.
 WHEREABOUTS = re.compile(
@@ -21,14 +21,14 @@ WHEREABOUTS = re.compile(
 )
 PATTERNS = (
     (
-        re.compile(r"(?P<kept>[a-z][a-z0-9+.-]*://[^\s/@:\"']*:)[^\s/@\"']+(?=@)", re.IGNORECASE),
+        re.compile(r"(?P<kept>[a-z][a-z0-9+.-]{0,30}://[^\s/@:\"']*:)[^\s/@\"']+(?=@)", re.IGNORECASE),
         rf"\g<kept>{MASK}",
     ),
     (re.compile(r"(?P<kept>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\g<kept>{MASK}"),
     (re.compile(r"\bhr_[a-z0-9]{1,16}_[A-Za-z0-9]{8}_[A-Za-z0-9]{43}_[A-Za-z0-9]{6}"), MASK),
     (re.compile(r"\b(?:hf_|sk-|ghp_|glpat-|xox[a-z]-)[\w-]{16,}"), MASK),
     (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), MASK),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    (re.compile(r"\beyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]{0,1000}"), MASK),
     (
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
@@ -37,7 +37,7 @@ PATTERNS = (
     ),
 )
 ASSIGNED = re.compile(
-    rf"(?P<name>{NAMED})(?P<sign>[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;}}\]]+)", re.IGNORECASE
+    rf"(?<![\w.-])(?P<name>{NAMED})(?P<sign>[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;}}\]]+)", re.IGNORECASE
 )
 NOISE = ("managedFields",)
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -48,12 +48,11 @@ class Mask:
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         spellings = {each for value in known for each in _spellings(value) if len(each) >= SHORTEST}
-        longest = sorted(spellings, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest))) if longest else None
+        self._known = sorted(spellings, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
+        for known in self._known:
+            text = text.replace(known, MASK)
         for pattern, instead in PATTERNS:
             text = pattern.sub(instead, text)
         return ASSIGNED.sub(_assigned, text)

@@ -93,3 +93,11 @@ def test_names_of_secrets_are_told_from_names_of_counts_and_places() -> None:
     secret = ("HEADRACE_LINK_TOKEN", "password", "redisPassword", "apiKey", "master-key", "client_secret")
     other = ("max_tokens", "tokens_total", "secretName", "tokenizer", "passwordFile", "model", "keys")
     assert all(map(secret_name, secret)) and not any(map(secret_name, other))
+
+
+@pytest.mark.parametrize(
+    "word", ["token", "eyJ-", "a://", "bearer ", "-", "x", "-----BEGIN PRIVATE KEY-----"]
+)
+@pytest.mark.timeout(10)
+def test_a_text_that_is_one_long_word_is_masked_in_a_time_that_grows_with_its_length(word: str) -> None:
+    assert NONE.text(word * (200_000 // len(word))) is not None
