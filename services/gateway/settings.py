@@ -20,7 +20,9 @@ from services.store.cipher import master_key
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
-OTHER_VARIABLES = {"CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "STACK"}
+OTHER_VARIABLES = {
+    "CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "STACK",
+}  # fmt: skip
 
 Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
 

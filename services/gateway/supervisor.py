@@ -20,7 +20,9 @@ from services.telemetry import logs
 
 STALE = 5.0  # seconds without a heartbeat, then a worker does not count as serving
 RESTART_DELAY = 1.0
-API_SERVICES = ("", "headrace.v1.Inference", "headrace.v1.Models", "headrace.v1.Sessions")
+LIVENESS = "liveness"  # SERVING as long as this process answers: neither Ray nor the store can end it
+READINESS = "readiness"
+API_SERVICES = ("", READINESS, "headrace.v1.Inference", "headrace.v1.Models", "headrace.v1.Sessions")
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Supervisor:
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_insecure_port(self._settings.health_listen)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._report(serving=False)
         await server.start()
         return server
@@ -119,7 +122,7 @@ def serve_metrics(settings: GatewaySettings, metrics_dir: str) -> None:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, metrics_dir)  # type: ignore[no-untyped-call]
     host, _, port = settings.metrics_listen.rpartition(":")
-    start_http_server(int(port), host, registry)
+    start_http_server(int(port), host.strip("[]"), registry)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from services.api.headrace.v1 import inference_pb2_grpc
+from services.cli import where
+from services.cli.exits import CliError
 from tests.support.certificates import self_signed
 from tests.support.gateway import ask, running_gateway
 
@@ -39,3 +41,25 @@ async def test_mutual_tls_refuses_a_client_without_a_certificate(pem: tuple[Path
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await generate(endpoint.address, endpoint.auth, root)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_command_shows_the_certificate_that_its_environment_names(
+    pem: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certificate, key = pem
+    tls = {"certificate": certificate, "key": key, "client_ca": certificate}
+    async with running_gateway(tls=tls) as endpoint:
+        env = {
+            "HEADRACE_HOME": str(tmp_path),
+            "HEADRACE_ENDPOINT": f"https://{endpoint.address}",
+            "HEADRACE_API_KEY": dict(endpoint.auth)["authorization"].removeprefix("Bearer "),
+            "HEADRACE_CA": str(certificate),
+            "HEADRACE_CLIENT_CERTIFICATE": str(certificate),
+            "HEADRACE_CLIENT_KEY": str(key),
+        }
+        client = where.find(None, None, env).client()
+        assert await client.models()
+        await client.close()
+        del env["HEADRACE_CLIENT_KEY"]
+        with pytest.raises(CliError, match="go together"):
+            where.find(None, None, env)

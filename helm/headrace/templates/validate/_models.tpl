@@ -8,6 +8,9 @@ There are no models: name one under `models`, or install with one of the chart's
 {{- if not (regexMatch "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$" $name) }}
 models has the name {{ $name | quote }}: use at most 63 letters, digits, ".", "_" and "-", and begin and end with a letter or digit.
 {{- else }}
+{{- if has (lower $name) (list "gateway" "store" "secrets" "tls" "test" "rules" "engine" "ray-autoscaler") }}
+models has the name {{ $name | quote }}, which an object of the chart has already: give the model another.
+{{- end }}
 {{- $service := include "headrace.modelName" (dict "root" $root "name" $name) }}
 {{- if hasKey $taken $service }}
 models has {{ get $taken $service | quote }} and {{ $name | quote }}, which differ in case or punctuation only: rename one of them.
