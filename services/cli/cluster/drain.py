@@ -35,13 +35,13 @@ class Drain:
         cordon(self.kube, self.node, {})
         self._say(f"{self.node} takes no new pods")
         until = self.clock() + self.patience
-        while True:
-            left = ours(self.kube, self.node)
-            if not left or self.clock() >= until:
-                return left
+        while left := ours(self.kube, self.node):
             for pod in left:
                 self._move(pod)
+            if self.clock() >= until:
+                return ours(self.kube, self.node)
             self.pause()
+        return []
 
     def _move(self, pod: Object) -> None:
         name = facts.name(pod)

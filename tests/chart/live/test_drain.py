@@ -128,7 +128,7 @@ def test_what_patience_does_not_suffice_for_is_named_and_fails(
     fleet.api.store.lingering.add((NAMESPACE, slow))
     fleet.api.store.create("Pod", other_pod())
     said = run("cluster", "drain", "cpu-1", "--patience", "0")
-    assert said.code == 1 and "left: " in said.out and "1 pods of others stay" in said.out
+    assert said.code == 1 and f"left: {slow} (Ending)" in said.out and "1 pods of others stay" in said.out
 
 
 def other_pod() -> dict[str, object]:

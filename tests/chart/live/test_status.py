@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chart.apiserver.server import ApiServer
 from tests.chart.live.command import Said, headrace
@@ -127,6 +128,27 @@ def test_without_the_operators_of_others_their_kinds_are_passed_over(
     ]
     found = report(run)
     assert found["certificates"] == [] and not any("not shown" in str(note) for note in found["notes"])
+
+
+def test_a_pod_s_own_account_is_used_where_there_is_no_kubeconfig(
+    api: ApiServer, fleet: Fleet, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from kubernetes.config import incluster_config
+
+    from services.cli.cluster import kube
+
+    written = yaml.safe_load(api.kubeconfig().read_text())
+    (tmp_path / "token").write_text(written["users"][0]["user"]["token"])
+    (tmp_path / "namespace").write_text(f"{NAMESPACE}\n")
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
+    monkeypatch.setattr(kube, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    authority = written["clusters"][0]["cluster"]["certificate-authority"]
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", authority)
+    assert run("cluster", "status").code == 0
 
 
 # --- errors: one line, what to do, no traceback
