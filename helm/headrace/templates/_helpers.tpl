@@ -108,10 +108,10 @@ imagePullPolicy: {{ (index .root.Values.images .image).pullPolicy }}
 {{- end -}}
 
 {{- define "headrace.imagePullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/* Names of the Secret with all keys, and of its keys: what the values name, or what the chart draws. */}}
@@ -153,6 +153,18 @@ kubelet fills in $(STORE_PASSWORD), so no object holds both.
       key: {{ .Values.store.external.urlSecret.key }}
 {{- else -}}
 {{ include "headrace.secretEnv" (dict "root" . "variable" "HEADRACE_REDIS_URL" "key" "redisUrl") }}
+{{- end -}}
+{{- end -}}
+
+{{/* Where traces go and which share of them, in OpenTelemetry's own variables; nothing without a collector. */}}
+{{- define "headrace.tracingEnv" -}}
+{{- if .Values.tracing.endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.tracing.endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .Values.tracing.sampleRatio | quote }}
 {{- end -}}
 {{- end -}}
 
