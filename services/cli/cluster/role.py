@@ -9,7 +9,7 @@ READ = ["get", "list"]
 
 
 def _rule(group: str, resources: list[str], verbs: list[str]) -> Rule:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
 
 
 # `pods/proxy` reaches every port of a pod that a network policy leaves open to the API server: here, their metrics.

@@ -14,6 +14,7 @@ from services.cli.cluster.role import roles
 from tests.chart.apiserver.server import ApiServer
 from tests.chart.live.command import Said, headrace
 from tests.chart.live.fleet import NAMESPACE, SECRETS, Fleet
+from tests.chart.live.shell import Shell
 
 # Each is somewhere in the fleet in plain text, as a careless program would have put it there.
 CARELESS = ("plain-text-credential", "in-a-file-by-mistake", "p%40ss-w0rd-of-redis", "p@ss-w0rd-of-redis")
@@ -173,8 +174,10 @@ def test_every_rule_of_the_roles_is_used(
                 assert f"/{plural}" in asked and f"/{part}" in asked, resource
 
 
-def test_the_roles_are_printed_for_kubectl(api: ApiServer, fleet: Fleet, run: Callable[..., Said]) -> None:
+def test_the_roles_are_printed_for_kubectl(fleet: Fleet, run: Callable[..., Said], shell: Shell) -> None:
     said = run("cluster", "role", "-n", NAMESPACE, "--user", "ops:bot", "--drain")
+    assert "&id" not in said.out
+    assert shell.kubectl("apply", "--server-side", "-f", "-", said=said.out).count("serverside-applied") == 4
     found = list(yaml.safe_load_all(said.out))
     assert [each["kind"] for each in found] == ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
     assert found[1]["subjects"] == [{"kind": "ServiceAccount", "name": "bot", "namespace": "ops"}]
