@@ -93,7 +93,9 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     survey = headrace("doctor", "--cluster", "--json")
     verdicts = {check["name"]: check["verdict"] for check in json.loads(survey.stdout)}
     assert survey.returncode == 0, survey.stdout
-    assert verdicts["versions"] == verdicts["niceness"] == verdicts["store policy"] == verdicts["clocks"] == "ok"
+    assert (
+        verdicts["versions"] == verdicts["niceness"] == verdicts["store policy"] == verdicts["clocks"] == "ok"
+    )
     assert verdicts["store durability"] == "warn"  # one store alone
 
     again = headrace("up", "--port", "0")
