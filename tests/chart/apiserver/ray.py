@@ -115,11 +115,16 @@ def _make_pod(store: Store, cluster: Object, template: Object, group: str, type_
     meta = pod.setdefault("metadata", {})
     name = cluster["metadata"]["name"]
     meta |= {"name": f"{name}-{group}-{index}", "namespace": cluster["metadata"]["namespace"]}
-    meta["labels"] = meta.get("labels", {}) | {
-        "ray.io/cluster": name,
-        "ray.io/group": group,
-        "ray.io/node-type": type_,
-    }
+    # A name in the template wins; without one KubeRay sets its own, by which it finds its heads.
+    meta["labels"] = (
+        {"app.kubernetes.io/name": "kuberay"}
+        | meta.get("labels", {})
+        | {
+            "ray.io/cluster": name,
+            "ray.io/group": group,
+            "ray.io/node-type": type_,
+        }
+    )
     meta["ownerReferences"] = [owner(cluster)]
     store.create("Pod", pod, MANAGER)
 
