@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal generate lock
+.PHONY: help install dev up down check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -22,6 +22,13 @@ up: install ## install, then bring up a model, Ray, Valkey and the gateway on th
 down: ## stop exactly what `make up` started
 	@if [ -x $(bin)/headrace ]; then $(bin)/headrace down; else echo "nothing is installed, so nothing runs"; fi
 
+observe: install ## a Prometheus beside `make up`, with rules and alerts; Ctrl-C stops it, DETACH=1 lets it run
+	@deploy/prometheus
+	@python -m deploy.observability.observe $(if $(DETACH),--detach)
+
+observe-down: ## stop exactly what `make observe` started
+	@if [ -x $(bin)/python ]; then python -m deploy.observability.observe --down; else echo "nothing is installed, so nothing runs"; fi
+
 check: dev ## lint, types, import rules, generated code
 	ruff check .
 	ruff format --check .
@@ -29,6 +36,7 @@ check: dev ## lint, types, import rules, generated code
 	lint-imports
 	deploy/generate --check
 	python -m deploy.chart all --check
+	python -m deploy.observability --check
 
 test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
@@ -74,8 +82,9 @@ bench-parsers: dev ## what reading an answer costs, as a table
 bench-journal: dev ## what keeping turns in Redis costs the gateway, as a table
 	python -m tests.load.journal
 
-generate: dev ## regenerate the gRPC code
+generate: dev ## regenerate the gRPC code, and the rules and dashboards that the chart ships
 	deploy/generate
+	python -m deploy.observability
 
 # The CPU build of torch is needed to resolve, though torch-cpu.txt pins it by hand.
 torch_at := $(if $(PIP_FIND_LINKS),--find-links '$(PIP_FIND_LINKS)',--extra-index-url '$(or $(TORCH_INDEX),https://download.pytorch.org/whl/cpu)')

@@ -211,6 +211,7 @@ def engine_args(settings: VllmSettings, place: Place | None, tokenizer: Path | N
     cpu = current_platform.is_cpu()
     return AsyncEngineArgs(
         model=settings.checkpoint,
+        served_model_name=settings.served_model_name or None,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend=executor(settings, cpu),

@@ -44,7 +44,8 @@ async def start_engine(settings: ReplicaSettings, hosts: Hosts | None = None) ->
     # The import alone takes seconds and reads the environment, so it waits until here.
     from cluster.engine import vllm
 
-    return await vllm.start(settings.vllm, place, lost)
+    named = {"served_model_name": settings.vllm.served_model_name or settings.model}
+    return await vllm.start(settings.vllm.model_copy(update=named), place, lost)
 
 
 class Replica:

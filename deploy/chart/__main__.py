@@ -5,12 +5,11 @@ With --check nothing is written: exits 1 if a file differs from what would be.
 
 import argparse
 import difflib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deploy.chart import readme, schema
+from deploy.chart import readme, schema, values
 from deploy.chart.comments import CHART, CommentError
 
 Files = Iterator[tuple[Path, str]]
@@ -24,15 +23,7 @@ def readmes() -> Files:
     yield CHART / "README.md", readme.document()
 
 
-def values() -> Files:
-    from deploy.chart import values as catalogue
-
-    yield from catalogue.documents()
-
-
-PARTS: dict[str, Callable[[], Files]] = {"schema": schemas, "readme": readmes}
-if importlib.util.find_spec("deploy.chart.values"):
-    PARTS["values"] = values
+PARTS: dict[str, Callable[[], Files]] = {"schema": schemas, "readme": readmes, "values": values.documents}
 
 
 def main() -> None:
@@ -45,7 +36,7 @@ def main() -> None:
     parts = list(PARTS) if asked.part == "all" else [asked.part]
     try:
         stale = [path for part in parts for path, text in PARTS[part]() if differs(path, text, asked.check)]
-    except CommentError as error:
+    except (CommentError, values.DoesNotFit) as error:
         sys.exit(str(error))
     if stale:
         sys.exit("differs from what its sources say: run 'python -m deploy.chart all'")

@@ -1,6 +1,7 @@
 """values.yaml as documented values: each with its path, default, comment and the schema fragment of its comment.
 
-Above a key stands `# -- text`, that may go on in further comment lines, and below the text perhaps `# @schema {json}`, on several lines if need be.
+Above a key stands `# -- text`, that may go on in further comment lines, and below the text perhaps
+`# @schema {json}`, on several lines if need be.
 A mapping whose keys have such comments is a section; everything else is a leaf, a mapping without them included.
 """
 
@@ -67,7 +68,7 @@ def _value(path: tuple[str, ...], node: Any, lines: list[str], line: int) -> Val
     if comment and not any(child.documented for child in children):
         children = ()
     loader = yaml.SafeLoader("")
-    default = None if children else loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    default = None if children else loader.construct_object(node, deep=True)
     return Value(path, default, comment, schema, children)
 
 

@@ -4,15 +4,24 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.chart import settings
+from deploy.chart import settings, values
 from deploy.chart.comments import Value, read
 
 FRAME = Path(__file__).parent / "frame.md"
-MARK = "<!-- values -->\n"
+VALUES = "<!-- values -->\n"
+SHAPES = "<!-- shapes -->\n"
 
 
 def document() -> str:
-    return FRAME.read_text().replace(MARK, "\n".join(_tables(read())) + "\n")
+    text = FRAME.read_text().replace(VALUES, "\n".join(_tables(read())) + "\n")
+    return text.replace(SHAPES, "".join(f"{row}\n" for row in _shapes()))
+
+
+def _shapes() -> Iterator[str]:
+    """A row for each values file that the catalogue makes."""
+    yield "| values-laptop.yaml | smollm2-135m, for trials | none |"
+    for shape in values.SHAPES:
+        yield f"| values-{shape.name}.yaml | {shape.model} | {shape.gpus} x {shape.gpu} |"
 
 
 def _tables(root: Value) -> Iterator[str]:

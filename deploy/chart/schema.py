@@ -49,7 +49,11 @@ def leaf(value: Value) -> Schema:
 def _typed(value: Value) -> Schema:
     if "type" in value.schema or "anyOf" in value.schema or "$ref" in value.schema or "enum" in value.schema:
         return {}
-    if value.path[0] == ENTRY and (known := settings.of_model(value.name)) and allows(known, value.default):
+    if (
+        value.path[0] == ENTRY
+        and (known := settings.of_model(value.path[1:]))
+        and allows(known, value.default)
+    ):
         return known
     return kinds.of(value) or of_default(value.default)
 

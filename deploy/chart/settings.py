@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from cluster.engine.launch import VllmSettings
+from cluster.scaling.settings import ScalingSettings
 from cluster.serving.settings import ReplicaSettings
 from services.gateway.settings import GatewaySettings
 
@@ -24,6 +26,8 @@ COMPUTED = {
     "models",
     "drain_delay",
     "drain_grace",
+    "otlp_endpoint",
+    "trace_ratio",
 }
 # Keywords that say what is allowed; titles and defaults stand in the code and in values.yaml.
 LIMITS = ("type", "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength")
@@ -62,13 +66,20 @@ def _refers(node: Any, name: str) -> bool:
     return isinstance(node, list) and any(_refers(each, name) for each in node)
 
 
-def of_model(name: str) -> Schema:
-    """The limits of the engine's or replica's setting that a model's value `name` (camelCase) becomes; {} if of none."""
-    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
-    for settings in (VllmSettings, ReplicaSettings):
+def of_model(path: tuple[str, ...]) -> Schema:
+    """The limits of the setting that a model's value becomes; {} if of none. `path` is camelCase, within the entry."""
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in path[-1])
+    for settings in SECTIONS.get(path[:-1], ()):
         if snake in settings.model_fields:
             schema = settings.model_json_schema(schema_generator=Limits)["properties"][snake]
             parts = schema.get("anyOf", [schema])
             known = [{key: each[key] for key in LIMITS if key in each} for each in parts]
             return known[0] if len(known) == 1 else {"anyOf": known}
     return {}
+
+
+# What reads an entry's own values, and those of its sections.
+SECTIONS: dict[tuple[str, ...], tuple[type[BaseModel], ...]] = {
+    (): (VllmSettings, ReplicaSettings),
+    ("autoscaling",): (ScalingSettings,),
+}

@@ -111,7 +111,7 @@ def on_gpus(shape: Shape) -> str:
         f"Out of the catalogue: `headrace plan {question} --helm`, by `python -m deploy.chart values`.",
         "Needs a Secret `headrace` and a Valkey or Redis at valkey:6379: the chart's README makes both.",
     ]
-    return written(lines, report.values(made) | PRODUCTION)
+    return written(lines, {**report.values(made), **PRODUCTION})
 
 
 def planned(shape: Shape) -> Plan:
@@ -141,7 +141,7 @@ def laptop() -> str:
         f"A trial without GPUs: {fit.model.name} on {LAPTOP_CPUS} cores, with a store and secrets of its own.",
         "Needs KubeRay, 4 cores and 12 GiB in all. By `python -m deploy.chart values`.",
     ]
-    return written(lines, values | LAPTOP)
+    return written(lines, {**values, **LAPTOP})
 
 
 def written(lines: list[str], values: Mapping[str, Any]) -> str:

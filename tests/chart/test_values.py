@@ -38,6 +38,21 @@ def test_every_value_is_in_the_readme() -> None:
     assert not [leaf.dotted for leaf in LEAVES if f"`{leaf.dotted}`" not in text]
 
 
+def test_the_readme_names_no_value_that_is_not_there() -> None:
+    """Of the part that is written by hand: `gateway.tls` and the like, by their sections."""
+    sections = {child.name for child in ROOT.children if child.children}
+    named = {each for each in re.findall(r"`([a-z]\w+(?:\.\w+)+)[:`]", readme.FRAME.read_text())}
+    ours = {each for each in named if each.split(".")[0] in sections} - {"models.NAME.autoscaling"}
+    assert len(ours) > 10
+    assert not ours - DECLARED
+
+
+def test_the_readme_names_no_command_that_is_not_there() -> None:
+    commands = set(re.findall(r"(?m)(?:^|`|-- |KEY )headrace ([a-z]+)", readme.FRAME.read_text()))
+    source = (CHART.parents[1] / "services" / "cli" / "main.py").read_text()
+    assert commands - {"keys", "cluster"} <= set(re.findall(r"def ([a-z]+)\(", source))
+
+
 # --- what templates use
 
 
@@ -164,8 +179,7 @@ TAKEN = [
     'gateway.pdb.maxUnavailable="25%"',
     'gateway.resources.requests={"cpu": 2, "memory": "2Gi", "ephemeral-storage": "1Gi"}',
     'global={"region": "eu"}',
-    MODEL
-    % '{"checkpoint": {"source": "made"}, "gpuMemoryUtilization": 0.95, "maxNumBatchedTokens": 0, "resources": {"worker": {"limits": {"memory": "96Gi"}}}}',
+    MODEL % '{"checkpoint": {"source": "made"}, "gpuMemoryUtilization": 0.95, "maxNumBatchedTokens": 0}',
     'extraObjects={"note": "apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: note}\\n"}',
 ]
 
@@ -196,7 +210,8 @@ def test_templates_refuse_what_the_schema_keeps_for_the_chart() -> None:
 
 def test_comments_are_read_up_to_the_key(tmp_path: Path) -> None:
     (path := tmp_path / "values.yaml").write_text(
-        '# a note\n\n# -- First line\n# and second.\n#   an: example\n# @schema {\n#   "minimum": 1}\na:\n  # -- Inner.\n  b: 2\n'
+        '# a note\n\n# -- First line\n# and second.\n#   an: example\n# @schema {\n#   "minimum": 1}\n'
+        "a:\n  # -- Inner.\n  b: 2\n"
         "# -- Free map.\nc:\n  d: 3\n"
     )
     a, c = read(path).children

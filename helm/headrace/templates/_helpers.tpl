@@ -179,18 +179,6 @@ the password in the pod: the kubelet fills in $(STORE_PASSWORD), so no object ho
       key: {{ .key }}
 {{- end -}}
 
-{{/* Where traces go and which share of them, in OpenTelemetry's own variables; nothing without a collector. */}}
-{{- define "headrace.tracingEnv" -}}
-{{- if .Values.tracing.endpoint -}}
-- name: OTEL_EXPORTER_OTLP_ENDPOINT
-  value: {{ .Values.tracing.endpoint | quote }}
-- name: OTEL_TRACES_SAMPLER
-  value: parentbased_traceidratio
-- name: OTEL_TRACES_SAMPLER_ARG
-  value: {{ .Values.tracing.sampleRatio | quote }}
-{{- end -}}
-{{- end -}}
-
 {{/* Host of the bundled store. */}}
 {{- define "headrace.storeHost" -}}
 {{- printf "%s.%s.svc" (include "headrace.componentName" (dict "root" . "component" "store")) .Release.Namespace -}}

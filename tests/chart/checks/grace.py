@@ -61,7 +61,8 @@ def old_clusters_outlive_their_turns(m: Manifests) -> Iterator[str]:
     for item in m.of("RayService"):
         delay = item["spec"].get("rayClusterDeletionDelaySeconds", 60)
         if delay < longest:
-            yield f"RayService {item['metadata']['name']}: the old cluster goes after {delay} s, a turn may take {longest} s"
+            name = item["metadata"]["name"]
+            yield f"RayService {name}: the old cluster goes after {delay} s, a turn may take {longest} s"
 
 
 def ray_is_not_stopped_at_once(m: Manifests) -> Iterator[str]:

@@ -1,5 +1,7 @@
-"""What KubeRay 1.7 refuses or gets wrong, which its schema does not say: ray-operator/controllers/ray/utils/validation.go
-and the behaviour around it."""
+"""What KubeRay 1.7 refuses or gets wrong, which its schema does not say.
+
+rayservice_types.go, raycluster_types.go, utils/validation.go and common/pod.go of v1.7.0.
+"""
 
 import re
 from collections import Counter
@@ -100,7 +102,7 @@ def tokens_are_demanded(m: Manifests) -> Iterator[str]:
     for item, cluster in services(m):
         options = cluster.get("authOptions", {})
         if options.get("mode") != "token" or not options.get("secretName"):
-            yield f"{name(item)}: authOptions has to say mode token and the Secret, else Ray's API is open or changes with each cluster"
+            yield f"{name(item)}: authOptions has to say mode token and the Secret: else the API is open"
         if options.get("enableK8sTokenAuth"):
             yield f"{name(item)}: enableK8sTokenAuth is refused for a RayService"
         if tuple(map(int, cluster["rayVersion"].split(".")[:2])) < (2, 53):

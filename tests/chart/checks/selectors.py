@@ -106,6 +106,24 @@ def budgets_guard_one_workload(m: Manifests) -> Iterator[str]:
             yield f"{name(item)}: lets no node be drained"
 
 
+def budgets_leave_a_pod_to_go(m: Manifests) -> Iterator[str]:
+    for item in m.of("PodDisruptionBudget"):
+        stay, pods = (
+            item["spec"].get("minAvailable"),
+            [pod for pod in m.pods() if matches(item["spec"]["selector"], pod.labels)],
+        )
+        if isinstance(stay, int) and stay >= sum(pod.replicas for pod in pods) > 0:
+            yield f"{name(item)}: with {stay} pods that must stay, lets no node be drained"
+
+
+def budgets_of_ray_count_pods(m: Manifests) -> Iterator[str]:
+    """A RayCluster has no scale subresource, and then budgets take no share and no maxUnavailable."""
+    for item in m.of("PodDisruptionBudget"):
+        owners = {pod.owner["kind"] for pod in m.pods() if matches(item["spec"]["selector"], pod.labels)}
+        if "RayService" in owners and not isinstance(item["spec"].get("minAvailable"), int):
+            yield f"{name(item)}: of Ray's pods minAvailable has to be said, as a whole number"
+
+
 def pods_have_one_budget(m: Manifests) -> Iterator[str]:
     for pod in m.pods():
         budgets = [
@@ -156,6 +174,8 @@ CHECKS = (
     probes_ask_ports_that_exist,
     monitors_find_ports,
     budgets_guard_one_workload,
+    budgets_leave_a_pod_to_go,
+    budgets_of_ray_count_pods,
     pods_have_one_budget,
     scalers_have_targets_of_their_own,
     scalers_have_room,

@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cluster.serving.settings import ReplicaSettings
+from cluster.serving.settings import SECRETS, AppSettings, with_secrets
 from services.gateway.settings import GatewaySettings
 from tests.chart.checks.selectors import name
 from tests.chart.helm import Object
 from tests.chart.manifests import Manifests
 
-SECRETS = {"link_token": "token", "redis_url": "redis://store:6379/0"}
+ENVIRONMENT = {"HEADRACE_LINK_TOKEN": "token", "HEADRACE_REDIS_URL": "redis://store:6379/0"}
 
 
 def serve_config(item: Object) -> Any:
@@ -41,14 +41,15 @@ def serve_configs_are_rays(m: Manifests) -> Iterator[str]:
 
 
 def replicas_take_their_settings(m: Manifests) -> Iterator[str]:
+    """As the application reads them: secrets from the environment, everything else from `args`."""
     for item in m.of("RayService"):
-        settings = replica_settings(item)
-        told = SECRETS.keys() & settings.keys()
+        arguments = serve_config(item)["applications"][0]["args"]
+        told = SECRETS.keys() & arguments["settings"].keys()
         yield from (f"{name(item)}: {each} stands in serveConfigV2, for all to read" for each in sorted(told))
         try:
-            ReplicaSettings.model_validate(SECRETS | settings)
+            AppSettings.model_validate(with_secrets(arguments, ENVIRONMENT))
         except ValidationError as error:
-            yield f"{name(item)}: settings: {_brief(error)}"
+            yield f"{name(item)}: args: {_brief(error)}"
 
 
 def replicas_listen_where_policies_let_through(m: Manifests) -> Iterator[str]:
@@ -67,6 +68,20 @@ def shards_have_their_gpus(m: Manifests) -> Iterator[str]:
         given = sum(int(value) for key, value in limits.items() if key.endswith("/gpu"))
         if wanted != given:
             yield f"{pod.name}: has {given} GPUs, the replica takes {wanted} on each node"
+
+
+def replicas_and_workers_agree(m: Manifests) -> Iterator[str]:
+    """Each replica has its pods: one for each of its nodes."""
+    for item in m.of("RayService"):
+        arguments = serve_config(item)["applications"][0]["args"]
+        nodes = arguments["settings"].get("vllm", {}).get("nodes", 1)
+        scaling = arguments.get("autoscaling")
+        least = scaling["min_replicas"] if scaling else arguments["replicas"]
+        most = scaling["max_replicas"] if scaling else arguments["replicas"]
+        group = item["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+        if (group["minReplicas"], group["maxReplicas"]) != (least * nodes, most * nodes):
+            told = f"{group['minReplicas']} to {group['maxReplicas']} pods"
+            yield f"{name(item)}: {least} to {most} replicas on {nodes} nodes each, and {told}"
 
 
 def gateways_take_their_settings(m: Manifests) -> Iterator[str]:
@@ -107,5 +122,6 @@ CHECKS = (
     replicas_take_their_settings,
     replicas_listen_where_policies_let_through,
     shards_have_their_gpus,
+    replicas_and_workers_agree,
     gateways_take_their_settings,
 )

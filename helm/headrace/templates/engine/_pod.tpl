@@ -19,9 +19,6 @@ Call with (dict "root" $ "name" NAME "model" MODEL "facts" FACTS).
   value: /home/headrace
 {{ include "headrace.linkTokenEnv" .root }}
 {{ include "headrace.engineRedisUrlEnv" .root }}
-{{- with include "headrace.tracingEnv" .root }}
-{{ . }}
-{{- end }}
 {{- with .model.extraEnv }}
 {{ toYaml . }}
 {{- end }}

@@ -3,7 +3,7 @@ gateway.toml. JSON is TOML for scalars and lists, so maps alone need care: each 
 */}}
 {{- define "headrace.gatewayConfig" -}}
 {{- $computed := include "headrace.computedSettings" . | fromYaml -}}
-{{- $settings := merge $computed (deepCopy .Values.gateway.settings) -}}
+{{- $settings := merge $computed (deepCopy .Values.gateway.settings) (include "headrace.advisedSettings" . | fromYaml) -}}
 {{- range $name, $value := $settings -}}
 {{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
 {{ $name }} = {{ toRawJson $value }}
@@ -30,6 +30,12 @@ metrics_listen: {{ printf "%s:9464" $gateway.bindAddress | quote }}
 processes: {{ int64 $gateway.processes }}
 drain_delay: {{ int64 $drain.delay }}
 drain_grace: {{ int64 $drain.grace }}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+otlp_endpoint: {{ .endpoint | quote }}
+trace_ratio: {{ .sampleRatio }}
+{{- end }}
+{{- end }}
 models:
   {{- range $name, $_ := .Values.models }}
   {{ $name | quote }}: {{ include "headrace.checkpoint" $name | quote }}
@@ -60,4 +66,17 @@ delay: {{ $delay }}
 grace: {{ int64 $drain.graceSeconds }}
 sum: {{ $sum }}
 total: {{ .Values.gateway.terminationGracePeriodSeconds | int64 | default $sum }}
+{{- end -}}
+
+{{/* What goes with the models, where gateway.settings says nothing: turns are held while a model that sleeps wakes. */}}
+{{- define "headrace.advisedSettings" -}}
+{{- $root := . -}}
+{{- $sleeps := false -}}
+{{- range $name, $_ := .Values.models -}}
+{{- $scaling := (include "headrace.model" (dict "root" $root "name" $name) | fromYaml).autoscaling -}}
+{{- $sleeps = or $sleeps (and $scaling.enabled (eq (int64 $scaling.minReplicas) 0)) -}}
+{{- end -}}
+{{- if $sleeps -}}
+hold: {{ include "headrace.longestTurn" $root }}
+{{- end -}}
 {{- end -}}

@@ -28,9 +28,6 @@
 {{- if .Values.secrets.existingSecret.keys.masterKey }}
 {{ include "headrace.secretEnv" (dict "root" . "variable" "HEADRACE_MASTER_KEY" "key" "masterKey") }}
 {{- end }}
-{{- with include "headrace.tracingEnv" . }}
-{{ . }}
-{{- end }}
 {{- with .Values.gateway.extraEnv }}
 {{ toYaml . }}
 {{- end }}

@@ -12,7 +12,7 @@ The name {{ include "headrace.fullname" . | quote }} does not begin with a lette
 
 {{- define "headrace.validate.gateway" -}}
 {{- $gateway := .Values.gateway }}
-{{- range $name := list "listen" "health_listen" "metrics_listen" "processes" "tls" "models" "drain_delay" "drain_grace" "redis_url" "key_pepper" "link_token" "master_key" }}
+{{- range $name := list "listen" "health_listen" "metrics_listen" "processes" "tls" "models" "drain_delay" "drain_grace" "otlp_endpoint" "trace_ratio" "redis_url" "key_pepper" "link_token" "master_key" }}
 {{- if hasKey $gateway.settings $name }}
 gateway.settings.{{ $name }} is set by the chart: remove it there, and use the value that the comments of values.yaml name for it.
 {{- end }}
