@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test sim chart-test test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test sim chart-test test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock
+.PHONY: help install dev up down check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -40,12 +40,16 @@ check: dev ## lint, types, import rules, generated code
 
 test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
+	pytest -m "not slow" tests/images
 	pytest tests/sim
 	pytest -m "faults and not slow" tests/faults
 	pytest -m "engine and not slow" tests/engine
 	pytest tests/chart
 	pytest -m cluster tests/system
 	pytest -m "cluster and not slow" tests/cluster
+
+sbom: dev ## what is in each image, as CycloneDX JSON in build/sbom, out of the locks
+	python -m deploy.images.sbom
 
 chart-test: dev ## the Helm chart by the real helm: rendered, judged, installed on an API server
 	pytest -q tests/chart
@@ -57,7 +61,7 @@ sim: dev ## SEEDS worlds of gateways and faults on a virtual clock, 10000 by its
 	$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FIRST_SEED),FIRST_SEED=$(FIRST_SEED)) pytest -q tests/sim
 
 test-slow: dev ## pipeline parallel, and every way in which a replica on two nodes can lose a part
-	pytest -s -m slow tests/engine tests/cluster
+	pytest -s -m slow tests/engine tests/cluster tests/images
 
 faults: export FAULT_FINDINGS := $(CURDIR)/faults.jsonl
 faults: export FAULT_CANCELS := 2000
@@ -89,6 +93,7 @@ lock: dev ## resolve the requirement locks again
 	cd deploy/requirements && $(compile) ../../pyproject.toml cpu.in --override overrides.txt $(torch_at) --no-emit-package torch -o cpu.txt
 	cd deploy/requirements && $(compile) ../../pyproject.toml gpu.in --override overrides.txt -o gpu.txt
 	cd deploy/requirements && $(compile) ../../pyproject.toml -c cpu.txt -o gateway.txt
+	cd deploy/requirements && $(compile) ../../pyproject.toml engine.in -c gpu.txt -o engine.txt
 	cd deploy/requirements && $(compile) dev.in -o dev.txt
 	cd deploy/requirements && $(compile) --no-deps chart.in -o chart.txt
-	@! grep -nE '^ *--(find-links|index|extra-index)|://' deploy/requirements/{cpu,gpu,gateway,dev,chart}.txt
+	@! grep -nE '^ *--(find-links|index|extra-index)|://' deploy/requirements/{cpu,gpu,gateway,engine,dev,chart}.txt

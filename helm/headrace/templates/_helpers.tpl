@@ -54,7 +54,8 @@ among them: KubeRay's Service of a RayService's head selects app.kubernetes.io/n
 name of ours in the pods would empty that Service.
 */}}
 {{- define "headrace.selector" -}}
-{{- if ne .component "engine" -}}
+app.kubernetes.io/part-of: headrace
+{{ if ne .component "engine" -}}
 app.kubernetes.io/name: headrace
 {{ end -}}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

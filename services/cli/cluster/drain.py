@@ -8,7 +8,7 @@ import typer
 
 from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
-from services.cli.cluster.kube import OURS, Kube, KubeError
+from services.cli.cluster.kube import OURS, PART_OF, Kube, KubeError
 from services.cli.exits import FAILED, REFUSED, stop
 
 STEP = 2.0  # seconds between two looks
@@ -156,5 +156,5 @@ def _others(kube: Kube, node: str) -> int:
         if error.status != 403:
             raise
         return 0
-    ours_ = [pod for pod in found if facts.labels(pod).get("app.kubernetes.io/name") == "headrace"]
+    ours_ = [pod for pod in found if facts.labels(pod).get(PART_OF) == "headrace"]
     return len(found) - len(ours_)

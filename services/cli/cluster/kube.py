@@ -32,7 +32,8 @@ GROUPS = {
     "certificates": "apis/cert-manager.io/v1",
 }
 CLUSTER_SCOPED = ("nodes", "namespaces")
-OURS = "app.kubernetes.io/name=headrace"
+PART_OF = "app.kubernetes.io/part-of"  # engines have KubeRay's own app.kubernetes.io/name
+OURS = f"{PART_OF}=headrace"
 MEDIA = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 
 

@@ -19,7 +19,7 @@ SECRETS = {
 
 
 def labels(component: str) -> dict[str, str]:
-    named = {"app.kubernetes.io/name": "headrace", "app.kubernetes.io/instance": "headrace"}
+    named = {"app.kubernetes.io/part-of": "headrace", "app.kubernetes.io/instance": "headrace"}
     model = {"headrace.dev/model": MODEL} if component == "engine" else {}
     return {**named, "app.kubernetes.io/component": component, **model}
 
