@@ -44,8 +44,11 @@ class Pod:
             yield from container.get("ports", ())
 
     def _of_kuberay(self) -> dict[str, str]:
-        """Labels that the operator adds; those of the template win, but for these."""
-        return {"ray.io/node-type": self.role} if self.owner["kind"] == "RayService" else {}
+        """Labels that the operator adds: the group's kind always, its own name where the template has none."""
+        if self.owner["kind"] != "RayService":
+            return {}
+        own = self.metadata.get("labels") or {}
+        return {"app.kubernetes.io/name": "kuberay"} | own | {"ray.io/node-type": self.role}
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,8 @@ BREAKS: list[tuple[str, str, str, Break]] = [
      lambda m: cluster(m)["headGroupSpec"]["rayStartParams"].pop("num-cpus")),
     ("start_up_has_no_end", "production", "makes a slow start final",
      lambda m: item(m, "RayService")["metadata"].update(annotations={"ray.io/initializing-timeout": "10m"})),
+    ("heads_keep_kuberays_name", "production", "empties KubeRay's own",
+     lambda m: cluster(m)["headGroupSpec"]["template"]["metadata"]["labels"].update({"app.kubernetes.io/name": "x"})),
     ("ray_templates_do_not_change_with_the_chart", "production", "second cluster",
      lambda m: workers(m)["template"]["metadata"]["labels"].update({"helm.sh/chart": "headrace-1"})),
     ("policies_cover_every_pod", "production", "restricts its ingress",

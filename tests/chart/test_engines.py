@@ -60,23 +60,23 @@ TWO_NODES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("entry", "sentence"),
-    [
-        (
-            {"upgrade": {"deletionDelaySeconds": 300}},
-            "deletionDelaySeconds is 300, but a turn may take 600 s",
-        ),
-        (TWO_NODES | {"nodes": 3}, "nodes is 3, which does not divide its 16 shards"),
-        (
-            {"tensorParallelSize": 4},
-            "gpu.perReplica is 2, but tensorParallelSize times pipelineParallelSize is 4",
-        ),
-        ({"gpu": {"perReplica": 2, "perNode": 1}}, "gpu.perNode is 1 on 1 nodes, but gpu.perReplica is 2"),
-        ({"gpu": {"kind": "l4", "perReplica": 0, "perNode": 0}}, "gpu.perReplica is 0: say how many"),
-        ({"maxNumSeqs": 512}, "capacity is 256, below maxNumSeqs, which is 512"),
-    ],
-)
+LAYOUTS: list[tuple[Entry, str]] = [
+    (
+        {"upgrade": {"deletionDelaySeconds": 300}},
+        "deletionDelaySeconds is 300, but a turn may take 600 s",
+    ),
+    (TWO_NODES | {"nodes": 3}, "nodes is 3, which does not divide its 16 shards"),
+    (
+        {"tensorParallelSize": 4},
+        "gpu.perReplica is 2, but tensorParallelSize times pipelineParallelSize is 4",
+    ),
+    ({"gpu": {"perReplica": 2, "perNode": 1}}, "gpu.perNode is 1 on 1 nodes, but gpu.perReplica is 2"),
+    ({"gpu": {"kind": "l4", "perReplica": 0, "perNode": 0}}, "gpu.perReplica is 0: say how many"),
+    ({"maxNumSeqs": 512}, "capacity is 256, below maxNumSeqs, which is 512"),
+]
+
+
+@pytest.mark.parametrize(("entry", "sentence"), LAYOUTS)
 def test_a_model_that_cannot_be_laid_out_is_refused(entry: Entry, sentence: str) -> None:
     with pytest.raises(HelmRefused) as told:
         rendered(asked(entry))

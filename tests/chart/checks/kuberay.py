@@ -140,6 +140,15 @@ def ray_templates_do_not_change_with_the_chart(m: Manifests) -> Iterator[str]:
                     yield f"{name(item)}: {key} in a pod template starts a second cluster with each chart"
 
 
+def heads_keep_kuberays_name(m: Manifests) -> Iterator[str]:
+    """Its Services of heads select these; a template's own would win over them (common/service.go, common/pod.go)."""
+    for item, cluster in services(m):
+        for group in groups(cluster):
+            own = (group["template"].get("metadata", {}).get("labels") or {}).keys()
+            for key in sorted({"app.kubernetes.io/name", "app.kubernetes.io/created-by"} & own):
+                yield f"{name(item)}: {key} in a pod template empties KubeRay's own Services"
+
+
 CHECKS = (
     names_fit,
     strategies_are_known,
@@ -151,5 +160,6 @@ CHECKS = (
     heads_have_the_serve_port,
     heads_run_no_model,
     start_up_has_no_end,
+    heads_keep_kuberays_name,
     ray_templates_do_not_change_with_the_chart,
 )
