@@ -82,9 +82,8 @@ def write_engine(
     else:
         longest = context if choice.gpu else min(context, CPU_CONTEXT)
         settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest, **arguments}
-    document: dict[str, Any] = {"ray_address": stack.ray, "replicas": least, "settings": settings}
-    if most is not None:
-        document["autoscaling"] = {"min_replicas": least, "max_replicas": most, **SOON}
+    scaling = {"autoscaling": {"min_replicas": least, "max_replicas": most, **SOON}} if most else {}
+    document = {"ray_address": stack.ray, "replicas": least, "settings": settings, **scaling}
     write_private(home.engine_config, json.dumps(document, indent=1))
 
 

@@ -155,52 +155,62 @@ async def told(client: Client, desired: int, current: int) -> None:
             await asyncio.sleep(0.1)
 
 
+async def climbs(fleet: Fleet, client: Client) -> str:
+    """From one replica to all under load, with a controller that is killed and a second deploy on the way."""
+    await shows(lambda: len(fleet.replicas()) == 1, 60, fleet.log)
+    async with Load(client, rate=8) as load:
+        second = await shows(lambda: len(fleet.replicas()) >= 2, 60, fleet.log)
+        [controller] = fleet.processes("ServeController")
+        controller.kill()
+        last = await shows(lambda: len(fleet.replicas()) == MOST, 90, fleet.log)
+        await shows(lambda: fleet.metric("ray_headrace_scaling_current") == MOST, 60, fleet.log)
+        # The same configuration once more replaces nobody, nor does it forget how many there are.
+        before = fleet.replicas()
+        await asyncio.to_thread(fleet.deploy)
+        assert fleet.replicas() == before
+    turns = await load.ended()
+    assert all(map(whole, turns))
+    return f"{len(turns)} turns, 0 failed; second replica after {second:.1f} s, {MOST} in {last:.1f} s more"
+
+
+async def stays(fleet: Fleet) -> None:
+    """Nobody knows what gateways hold while Redis is away, so nothing is removed."""
+    store = psutil.Process(fleet.up.pid("store"))
+    store.suspend()
+    try:
+        missing = 'because="missing"'
+        await shows(lambda: fleet.metric("ray_headrace_scaling_held", missing) == 1, 60, fleet.log)
+        assert len(fleet.replicas()) == MOST
+    finally:
+        store.resume()
+
+
+async def sleeps_and_wakes(fleet: Fleet, client: Client) -> str:
+    asleep = await shows(lambda: fleet.log()[-1]["after"] == 0, 90, fleet.log)
+    await shows(lambda: not fleet.replicas(), 60, fleet.log)
+    await told(client, desired=0, current=0)
+    called = time.monotonic()
+    woken = await turn(client, "wake up")
+    assert whole(woken) and any(isinstance(event, Waiting) for event in woken)
+    return f"none {asleep:.1f} s after Redis is back, a turn from none {time.monotonic() - called:.1f} s"
+
+
+def explained(log: list[dict[str, Any]]) -> None:
+    """Each step begins where the one before ended, has a reason of its direction, and is no larger than it may be."""
+    assert all(one["after"] == other["before"] for one, other in pairwise(log)), log
+    assert [max(each["after"] for each in log), log[-1]["after"]] == [MOST, 1]
+    for change in log:
+        before, after = change["before"], change["after"]
+        assert change["reason"] in (MORE if after > before else LESS), change
+        assert before - 1 <= after <= 2 * max(1, before), change
+
+
 async def test_replicas_follow_the_load_and_no_turn_notices(fleet: Fleet) -> None:
     async with fleet.up.client() as client:
-        await shows(lambda: len(fleet.replicas()) == 1, 60, fleet.log)
-        async with Load(client, rate=8) as load:
-            up_after = await shows(lambda: len(fleet.replicas()) >= 2, 60, fleet.log)
-            [controller] = fleet.processes("ServeController")
-            controller.kill()
-            full_after = await shows(lambda: len(fleet.replicas()) == MOST, 90, fleet.log)
-            await shows(lambda: fleet.metric("ray_headrace_scaling_current") == MOST, 60, fleet.log)
-            # The same configuration once more replaces nobody, nor does it forget how many there are.
-            before = fleet.replicas()
-            await asyncio.to_thread(fleet.deploy)
-            assert fleet.replicas() == before
-        turns = await load.ended()
-        assert all(map(whole, turns))
-
-        # Nobody knows what gateways hold while Redis is away, so nothing is removed.
-        store = psutil.Process(fleet.up.pid("store"))
-        store.suspend()
-        try:
-            missing = 'because="missing"'
-            await shows(lambda: fleet.metric("ray_headrace_scaling_held", missing) == 1, 60, fleet.log)
-            held_at = len(fleet.replicas())
-        finally:
-            store.resume()
-        down_after = await shows(lambda: fleet.log()[-1]["after"] == 0, 90, fleet.log)
-        await shows(lambda: not fleet.replicas(), 60, fleet.log)
-
-        await told(client, desired=0, current=0)
-        called = time.monotonic()
-        woken = await turn(client, "wake up")
-        awake_after = time.monotonic() - called
-        assert whole(woken) and any(isinstance(event, Waiting) for event in woken)
-
-        log = fleet.log()
-        assert all(one["after"] == other["before"] for one, other in pairwise(log)), log
-        assert [max(each["after"] for each in log), log[-1]["after"], held_at] == [MOST, 1, MOST]
-        for change in log:
-            more = change["after"] > change["before"]
-            assert change["reason"] in (MORE if more else LESS), change
-            assert change["after"] <= 2 * max(1, change["before"]) and change["after"] >= change["before"] - 1
-        shown = fleet.up.run("status", "--json")
-        [status] = json.loads(shown.stdout)["models"]
-        assert status["scaling"]["desired"] == 1
-        assert status["changes"][0]["reason"] == "wake"
-        print(
-            f"{len(turns)} turns, 0 failed; second replica after {up_after:.1f} s, {MOST} after {full_after:.1f} s"
-            f" with the controller killed, none {down_after:.1f} s after the load, a turn from none {awake_after:.1f} s"
-        )
+        up = await climbs(fleet, client)
+        await stays(fleet)
+        down = await sleeps_and_wakes(fleet, client)
+    explained(fleet.log())
+    [status] = json.loads(fleet.up.run("status", "--json").stdout)["models"]
+    assert (status["scaling"]["desired"], status["changes"][0]["reason"]) == (1, "wake")
+    print(f"{up}; {down}")
