@@ -186,6 +186,36 @@ def plan(
     show(wish, as_json=as_json, as_helm=as_helm)
 
 
+@app.command("simulate-scaling")
+def simulate_scaling(
+    model: Annotated[str, typer.Option(help="A name from `headrace plan`.")] = "gpt-oss-120b",
+    gpu: Annotated[str, typer.Option(help="b200, h200, h100, a100-80, l40s or l4.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, max=10_000, help="How many there are at most.")] = 64,
+    hours: Annotated[float, typer.Option(min=0.1, max=168, help="Of traffic, from midnight on.")] = 24.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another one is another day.")] = 1,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the law or the world; may be repeated.")
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="Some of headrace,static,serve-requests,cpu,kv-only. Default: all.")
+    ] = "",
+    sweep: Annotated[
+        str | None, typer.Option(help="A setting to vary, such as target_turns, or target_turns=64,128.")
+    ] = None,
+    as_json: Json = False,
+    csv: Annotated[Path | None, typer.Option(help="File to write the rows to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: .png or .svg.")] = None,
+) -> None:
+    """Run the autoscaling law, and others, through a simulated day of traffic: SLO, GPU-hours, scale events.
+
+    Examples:  headrace simulate-scaling --gpus 1000   |   headrace simulate-scaling --sweep target_turns
+    """
+    from services.cli.simulate import Wish, show
+
+    wish = Wish(model, gpu, gpus, hours, seed, setting or (), policies, sweep, csv, plot)
+    show(wish, as_json=as_json)
+
+
 @app.command()
 def fetch(
     model: Annotated[
