@@ -44,7 +44,8 @@ test: dev ## unit and contract tests, simulated worlds, faults, the real engine,
 	pytest tests/sim
 	pytest -m "faults and not slow" tests/faults
 	pytest -m "engine and not slow" tests/engine
-	pytest tests/chart
+	deploy/prometheus
+	pytest tests/chart tests/observability
 	pytest -m cluster tests/system
 	pytest -m "cluster and not slow" tests/cluster
 
@@ -52,7 +53,8 @@ sbom: dev ## what is in each image, as CycloneDX JSON in build/sbom, out of the 
 	python -m deploy.images.sbom
 
 chart-test: dev ## the Helm chart by the real helm: rendered, judged, installed on an API server
-	pytest -q tests/chart
+	deploy/prometheus
+	pytest -q tests/chart tests/observability
 
 test-cluster: dev ## the last of these alone; it says whether it could make network namespaces
 	pytest -s -m "cluster and not slow" tests/cluster
