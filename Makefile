@@ -67,10 +67,10 @@ test-slow: dev ## pipeline parallel, and every way in which a replica on two nod
 
 faults: export FAULT_FINDINGS := $(CURDIR)/faults.jsonl
 faults: export FAULT_CANCELS := 2000
-faults: dev ## kill, freeze and cut off everything there is, and write what held into the README
+faults: dev ## kill, freeze and cut off everything there is, and write what held into tests/faults/TABLE.md
 	@rm -f $(FAULT_FINDINGS)
 	pytest -p no:randomly -m faults tests/faults
-	python -m tests.faults.table $(FAULT_FINDINGS) --readme
+	python -m tests.faults.table $(FAULT_FINDINGS) --keep
 
 faults-core: dev ## the same without real Ray, real vLLM and the long waits
 	pytest -m "faults and not slow" tests/faults
