@@ -10,7 +10,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import ceil
 
 from cluster.engine.port import (
     Cause,
@@ -25,26 +24,13 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
+from cluster.engine.timing import BLOCK_TOKENS, SimTiming, blocks
 
 MASK = 2**64 - 1
 MULTIPLIER = 6364136223846793005
-BLOCK_TOKENS = 16
 
 # Ids of ordinary words in every byte-level BPE vocabulary that is large enough.
 PRINTABLE = range(1000, 9000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimTiming:
-    """How fast the simulated engine is. Seconds and tokens; `scale` 0 is as fast as possible."""
-
-    prefill_tokens_per_s: float = 15_000.0
-    step_s: float = 0.006
-    step_s_per_turn: float = 0.00003
-    kv_blocks: int = 16_384
-    max_num_seqs: int = 128
-    max_batch_tokens: int = 8192
-    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +116,8 @@ class SimEngine:
     async def submit(self, request: EngineRequest) -> None:
         if self._closed:
             raise EngineDead("sim is closed")
-        blocks = ceil((len(request.prompt) + request.max_tokens) / BLOCK_TOKENS)
-        if blocks > self.settings.timing.kv_blocks:
+        taken = blocks(len(request.prompt), request.max_tokens)
+        if taken > self.settings.timing.kv_blocks:
             raise RequestRejected("prompt and max_tokens do not fit into the KV cache")
         state, cached = self._look_up(request)
         self._waiting[request.id] = Turn(
@@ -139,7 +125,7 @@ class SimEngine:
             tokens=continuation(state, self.settings.printable),
             submitted=asyncio.get_running_loop().time(),
             stops=frozenset(request.stop_ids),
-            blocks=blocks,
+            blocks=taken,
             to_prefill=len(request.prompt) - cached,
             cached=cached,
         )
@@ -157,7 +143,7 @@ class SimEngine:
             raise EngineDead("sim failed as told")
         self._admit()
         prefilled = self._prefill()
-        await asyncio.sleep(self._step_seconds(prefilled))
+        await asyncio.sleep(self.settings.timing.step_seconds(len(self._running), prefilled))
         self._steps += 1
         return self._decode()
 
@@ -228,11 +214,6 @@ class SimEngine:
             if turn.to_prefill == 0:
                 self._prefills.popleft()
         return budget - left
-
-    def _step_seconds(self, prefilled: int) -> float:
-        timing = self.settings.timing
-        batch = timing.step_s + timing.step_s_per_turn * len(self._running)
-        return timing.scale * (batch + prefilled / timing.prefill_tokens_per_s)
 
     def _decode(self) -> StepOutput:
         arrays = StepArrays()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from services.cli import keys, sessions, turns
+from services.cli.cluster.command import app as cluster
 from services.cli.exits import FAILED, INTERRUPTED, TABLE, CliError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cluster, name="cluster")
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(turns.app, name="turns")
@@ -56,6 +58,9 @@ def up(
     replicas: Annotated[
         int, typer.Option(min=1, max=64, help="Engines; with several, turns go on at once when one is lost.")
     ] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Scale between --replicas and so many, by load.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the gateway; the same.")] = 1,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
@@ -64,7 +69,7 @@ def up(
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience, tensor_parallel, replicas, workers)
+    run(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
 
 
 @app.command()
@@ -181,6 +186,36 @@ def plan(
     show(wish, as_json=as_json, as_helm=as_helm)
 
 
+@app.command("simulate-scaling")
+def simulate_scaling(
+    model: Annotated[str, typer.Option(help="A name from `headrace plan`.")] = "gpt-oss-120b",
+    gpu: Annotated[str, typer.Option(help="b200, h200, h100, a100-80, l40s or l4.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, max=10_000, help="How many there are at most.")] = 64,
+    hours: Annotated[float, typer.Option(min=0.1, max=168, help="Of traffic, from midnight on.")] = 24.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another one is another day.")] = 1,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the law or the world; may be repeated.")
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="Some of headrace,static,serve-requests,cpu,kv-only. Default: all.")
+    ] = "",
+    sweep: Annotated[
+        str | None, typer.Option(help="A setting to vary, such as target_turns, or target_turns=64,128.")
+    ] = None,
+    as_json: Json = False,
+    csv: Annotated[Path | None, typer.Option(help="File to write the rows to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: .png or .svg.")] = None,
+) -> None:
+    """Run the autoscaling law, and others, through a simulated day of traffic: SLO, GPU-hours, scale events.
+
+    Examples:  headrace simulate-scaling --gpus 1000   |   headrace simulate-scaling --sweep target_turns
+    """
+    from services.cli.simulate import Wish, show
+
+    wish = Wish(model, gpu, gpus, hours, seed, setting or (), policies, sweep, csv, plot)
+    show(wish, as_json=as_json)
+
+
 @app.command()
 def fetch(
     model: Annotated[
@@ -196,14 +231,22 @@ def fetch(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(help='"tokenizer": what a gateway reads, without the weights.')
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another fetch of it is at work there.")
+    ] = False,
 ) -> None:
     """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
 
+    A pinned commit that is there already is checked, and its hub not asked.
+
     Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
     """
-    from services.cli.fetch import run
+    from services.cli.fetch import Wish, run
 
-    run(model, to, place, revision)
+    run(Wish(model, to, place, revision, only, wait))
 
 
 @app.command()

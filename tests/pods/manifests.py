@@ -62,9 +62,12 @@ class PodReader:
         context = {**self.spec.get("securityContext", {}), **spec.get("securityContext", {})}
         user = context.get("runAsUser")
         mounts = [self.mount(each, user) for each in spec.get("volumeMounts", ())]
-        memory = {each["name"] for each in self.spec.get("volumes", ()) if "Memory" in str(each.get("emptyDir"))}
+        memory = {
+            each["name"] for each in self.spec.get("volumes", ()) if "Memory" in str(each.get("emptyDir"))
+        }
         has_shm = any(
-            each["mountPath"] == "/dev/shm" and each["name"] in memory for each in spec.get("volumeMounts", ())
+            each["mountPath"] == "/dev/shm" and each["name"] in memory
+            for each in spec.get("volumeMounts", ())
         )
         return Container(
             name=spec["name"],
@@ -79,11 +82,14 @@ class PodReader:
     def environment(self, spec: Mapping[str, Any]) -> dict[str, str]:
         found: dict[str, str] = {}
         for source in spec.get("envFrom", ()):
-            found |= self.manifests.files(
-                {"secret": {"secretName": source["secretRef"]["name"]}}
-                if "secretRef" in source
-                else {"configMap": source["configMapRef"]}
-            ) or {}
+            found |= (
+                self.manifests.files(
+                    {"secret": {"secretName": source["secretRef"]["name"]}}
+                    if "secretRef" in source
+                    else {"configMap": source["configMapRef"]}
+                )
+                or {}
+            )
         for each in spec.get("env", ()):
             value = each["value"] if "value" in each else self.value(each.get("valueFrom", {}))
             if value is not None:

@@ -6,12 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from cluster.telemetry import names
 from deploy.local.record import MARK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -67,13 +70,25 @@ def _connects(host: str, port: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+def scraped(address: str, name: str, seconds: float) -> str:
+    """What Ray's port tells once this metric is among it; Ray reports every ten seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+            figures: str = reply.read().decode()
+        if f"\n{name}" in figures:
+            return figures
+        assert time.monotonic() < until, f"no {name} among {len(figures)} bytes"
+        time.sleep(0.5)
+
+
 def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> None:
     up = headrace("up", "--engine", "sim", "--port", "0")
     assert up.returncode == 0, up.stderr
     for stage in ("weights", "store", "ray", "engine", "gateway", "first token"):
         assert f"\n  {stage} " in up.stdout
     record = json.loads((headrace.home / "stack.json").read_text())
-    addresses = [record[name] for name in ("endpoint", "health", "metrics", "store", "ray")]
+    addresses = [record[name] for name in ("endpoint", "health", "metrics", "store", "ray", "ray_metrics")]
     assert open_ports(addresses) == addresses
 
     answer = headrace("chat", "--max-tokens", "8", "Hello")
@@ -89,6 +104,11 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert (shown.returncode, status["health"], status["trouble"]) == (0, "SERVING", [])
     assert [replica["connected"] for replica in status["models"][0]["replicas"]] == [True]
     assert all(process["alive"] for process in status["processes"])
+
+    figures = scraped(record["ray_metrics"], "ray_headrace_replica_steps_total", seconds=40)
+    for metric in names.REPLICA:
+        if metric is not names.CANARY_FAILURES:  # there was none
+            assert f"\n{names.PREFIX}{metric.name}" in figures, metric.name
 
     survey = headrace("doctor", "--cluster", "--json")
     verdicts = {check["name"]: check["verdict"] for check in json.loads(survey.stdout)}
