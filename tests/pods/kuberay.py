@@ -36,7 +36,9 @@ def head(service: Mapping[str, Any], head_address: str) -> RayPod:
     }
     if cluster.get("enableInTreeAutoscaling"):
         params["no-monitor"] = "true"
-    labels = _labels(service, group, "head")
+    if redis_password(service):
+        params["redis-password"] = "$REDIS_PASSWORD"
+    labels = _labels(service, group, "head") | {"ray.io/serve": "false"}
     return _pod("head", group, labels, f"ray start --head {_options(params)}", cluster, head_address)
 
 
@@ -93,7 +95,9 @@ def _pod(
     }
     if name != "head":
         env |= {"FQ_RAY_IP": head_address, "RAY_IP": head_address}
-    return RayPod(name, spec, labels, ("bash", "-lc", script), env | _fault_tolerance(cluster, name))
+    return RayPod(
+        name, spec, labels, ("/bin/bash", "-c", "--", script), env | _fault_tolerance(cluster, name)
+    )
 
 
 def _fault_tolerance(cluster: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -103,7 +107,10 @@ def _fault_tolerance(cluster: Mapping[str, Any], name: str) -> dict[str, str]:
         return {}
     if name != "head":
         return {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
-    return {"RAY_REDIS_ADDRESS": options["redisAddress"], "RAY_external_storage_namespace": "uid-of-the-cluster"}
+    return {
+        "RAY_REDIS_ADDRESS": options["redisAddress"],
+        "RAY_external_storage_namespace": "uid-of-the-cluster",
+    }
 
 
 def redis_password(service: Mapping[str, Any]) -> Mapping[str, str] | None:
