@@ -75,7 +75,8 @@ class Running:
         """The first process, which takes all of its namespace with it. unshare's --kill-child would not do: the kernel
         forgets that wish when a process changes its user."""
         if self.outer.poll() is None:
-            for each in (*psutil.Process(self.outer.pid).children(), self.outer):
+            # unshare ends with its child, and has it waited for.
+            for each in psutil.Process(self.outer.pid).children() or [self.outer]:
                 with suppress(psutil.NoSuchProcess):
                     each.kill()
             self.outer.wait()
