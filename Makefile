@@ -38,7 +38,7 @@ check: dev ## lint, types, import rules, generated code
 	python -m deploy.chart all --check
 	python -m deploy.observability --check
 
-test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
+test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, the chart's pods, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest -m "not slow" tests/images
 	pytest tests/sim
@@ -47,6 +47,7 @@ test: dev ## unit and contract tests, simulated worlds, faults, the real engine,
 	deploy/prometheus
 	pytest tests/chart tests/observability
 	pytest -m cluster tests/system
+	pytest -m cluster tests/pods
 	pytest -m "cluster and not slow" tests/cluster
 
 sbom: dev ## what is in each image, as CycloneDX JSON in build/sbom, out of the locks
