@@ -78,4 +78,6 @@ def test_alerts_point_to_the_operators_own_runbooks() -> None:
     alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
     assert alerts
     for alert in alerts:
-        assert alert["annotations"]["runbook_url"] == f"https://wiki.example/headrace#{alert['alert'].lower()}"
+        assert (
+            alert["annotations"]["runbook_url"] == f"https://wiki.example/headrace#{alert['alert'].lower()}"
+        )
