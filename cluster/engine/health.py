@@ -59,6 +59,8 @@ class Health:
         self._clock = clock
         self._probing_since: float | None = None
         self._failure = ""
+        self.failures = 0  # canaries that failed or came too late
+        self._late = False  # the one that is on its way
         self._progress = (0, clock.monotonic())
 
     async def run(self) -> None:
@@ -69,11 +71,12 @@ class Health:
 
     async def probe_once(self) -> None:
         """Send one canary and wait for it. Its failure is kept for `check`."""
-        self._probing_since = self._clock.monotonic()
+        self._probing_since, self._late = self._clock.monotonic(), False
         try:
             await self._probe()
         except EngineError as error:
             self._failure = str(error)
+            self.failures += not self._late
         self._probing_since = None
 
     def check(self) -> None:
@@ -90,6 +93,8 @@ class Health:
         alone = load.waiting <= 1
         limit = self._limits.canary_timeout_s if alone else self._limits.canary_queued_timeout_s
         if (waited := now - self._probing_since) > limit:
+            self.failures += not self._late
+            self._late = True
             raise Unhealthy(f"no token for the canary in {waited:.1f} s")
 
     def _check_progress(self, load: Load, now: float) -> None:

@@ -26,6 +26,9 @@ class VllmSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str = Field(min_length=1, description="folder with the weights")
+    served_model_name: str = Field(
+        default="", description="model in vLLM's own metrics; a replica gives its own"
+    )
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
     nodes: PositiveInt = Field(default=1, description="nodes over which the shards are spread evenly")

@@ -27,7 +27,8 @@ from cluster.engine.port import (
     StepArrays,
     StepOutput,
 )
-from cluster.engine.vllm import describe, failed, first_line, refusal, sampling, with_structure
+from cluster.engine.translate import failed, first_line, refusal, sampling
+from cluster.engine.vllm import describe, with_structure
 
 
 class ReferenceEngine:

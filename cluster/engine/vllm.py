@@ -2,14 +2,13 @@
 
 AsyncLLM's own output handler keeps a task and a queue per request. Reading the engine core's step
 outputs in one loop costs a sixth of that, at the price of touching vLLM's internals: all of them are
-named in this file and held by the contract test against reference.py.
+named in this file, translate.py and figures.py, and held by the contract test against reference.py.
 """
 
 import asyncio
 import json
 import multiprocessing.connection
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,40 +20,30 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError, VLLMError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
-from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreRequest, FinishReason
+from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.metrics.stats import SchedulerStats
-from vllm.v1.outputs import LogprobsLists
 from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
 
+from cluster.engine.figures import Figures, stat_loggers
 from cluster.engine.group import Group
 from cluster.engine.launch import LONE_SHARD, Place, VllmSettings
 from cluster.engine.port import (
-    FLOOR,
-    Cause,
     Description,
     EngineDead,
     EngineRequest,
-    Finished,
-    First,
     Load,
-    Logprobs,
     RequestRejected,
     StepArrays,
     StepOutput,
 )
 from cluster.engine.structure import check_structural_tag
+from cluster.engine.translate import finish, first, first_line, refusal, sampling, scored, text_of
 from cluster.engine.vocabulary import grammar_tokenizer
 
 COMBINATION = "a JSON schema joins keywords that cannot be followed together, such as pattern and maxLength"
-
-REFUSED = "structural_tag refuses the output that continued tells of"
-
-# Where in its source xgrammar raised.
-XGRAMMAR_PLACE = re.compile(r"^\[[^]]*\] \S+: ")
 
 
 class VllmEngine:
@@ -76,6 +65,7 @@ class VllmEngine:
         self._checking: set[int] = set()
         self._continued: set[int] = set()  # turns in a grammar
         self._stats = SchedulerStats()
+        self._figures = Figures(llm.logger_manager)
         self._steps = 0
         self.description = describe(llm)
 
@@ -114,6 +104,7 @@ class VllmEngine:
             self._logprobs[request.id] = request.logprobs
         if request.structural_tag and request.continued:
             self._continued.add(request.id)
+        self._figures.begins(core_request)
         try:
             await self._llm.engine_core.add_request_async(core_request)
         except EngineDeadError as error:
@@ -135,6 +126,7 @@ class VllmEngine:
             raise EngineDead((self._group and self._group.loss) or first_line(error)) from error
         self._steps += 1
         self._stats = outputs.scheduler_stats or self._stats
+        self._figures.step(outputs)
         arrays = StepArrays()
         for output in outputs.outputs:
             if (id := self._ids.get(output.request_id)) is not None:
@@ -177,6 +169,7 @@ class VllmEngine:
         name = self._names.pop(id, None)
         if name is not None:
             del self._ids[name]
+            self._figures.forget(name)
             self._prefills.pop(id, None)
             self._logprobs.pop(id, None)
             self._continued.discard(id)
@@ -190,7 +183,7 @@ def open_llm(settings: VllmSettings, place: Place | None = None) -> AsyncLLM:
     must not be called on one.
     """
     with grammar_tokenizer(Path(settings.checkpoint)) as tokenizer:
-        llm = AsyncLLM.from_engine_args(engine_args(settings, place, tokenizer))
+        llm = AsyncLLM.from_engine_args(engine_args(settings, place, tokenizer), stat_loggers=stat_loggers())
     # The checkpoint's end tokens would end any grammar, and count as stop ids before min_tokens.
     llm.input_processor.generation_config_fields = {}
     return llm
@@ -218,6 +211,7 @@ def engine_args(settings: VllmSettings, place: Place | None, tokenizer: Path | N
     cpu = current_platform.is_cpu()
     return AsyncEngineArgs(
         model=settings.checkpoint,
+        served_model_name=settings.served_model_name or None,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend=executor(settings, cpu),
@@ -305,93 +299,6 @@ def with_structure(request: EngineRequest, llm: AsyncLLM) -> EngineRequest:
     return replace(request, structural_tag=structure.text(begun))
 
 
-def refusal(error: Exception) -> str:
-    """vLLM says that a structural tag is invalid; xgrammar, whose error is the cause, says why."""
-    if error.__cause__ is None:
-        return first_line(error)
-    reason = XGRAMMAR_PLACE.sub("", first_line(error.__cause__))
-    return f"structural_tag is invalid: {printable(reason)}"
-
-
 def describe(llm: AsyncLLM) -> Description:
     config = llm.model_config
     return Description(f"vllm {vllm.__version__}", config.max_model_len, config.get_vocab_size())
-
-
-def sampling(request: EngineRequest) -> SamplingParams:
-    """Both token limits are always sent: vLLM has died of a min_tokens without a max_tokens."""
-    return SamplingParams(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        max_tokens=request.max_tokens,
-        min_tokens=request.min_tokens,
-        stop_token_ids=list(request.stop_ids),
-        ignore_eos=True,
-        logprobs=request.logprobs,
-        structured_outputs=structured(request),
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-        skip_clone=True,
-    )
-
-
-def structured(request: EngineRequest) -> StructuredOutputsParams | None:
-    return StructuredOutputsParams(structural_tag=request.structural_tag) if request.structural_tag else None
-
-
-def first(id: int, output: EngineCoreOutput) -> First:
-    cached = output.prefill_stats.num_cached_tokens if output.prefill_stats else 0
-    times = {event.type: event.timestamp for event in output.events or ()}
-    queued = times.get(EngineCoreEventType.QUEUED, 0.0)
-    scheduled = times.get(EngineCoreEventType.SCHEDULED, queued)
-    return First(id, cached, int((scheduled - queued) * 1e6))
-
-
-def scored(id: int, tokens: int, likeliest: int, lists: LogprobsLists) -> Logprobs:
-    """The sampled id stands in column 0; the columns after the turn's own are those of another in the batch."""
-    ids, values = lists.logprob_token_ids[:tokens], lists.logprobs[:tokens]
-    top = slice(1, 1 + likeliest)
-    return Logprobs(id, floored(values[:, 0]), ids[:, top].ravel().tolist(), floored(values[:, top].ravel()))
-
-
-def floored(values: Any) -> list[float]:
-    # NaN is above nothing.
-    return [value if value > FLOOR else FLOOR for value in values.tolist()]
-
-
-def text_of(end: Finished, tokens: list[int]) -> list[int]:
-    """The last tokens of a turn without a sampled stop id, which is no part of its text, or those with which the
-    engine failed: what a grammar refused, no other engine can continue."""
-    if end.cause is Cause.STOP:
-        return tokens[:-1]
-    return tokens if end.cause is Cause.LENGTH else []
-
-
-def finish(id: int, reason: FinishReason, tokens: Sequence[int], *, unbegun: bool) -> Finished:
-    if reason is FinishReason.STOP and tokens:
-        return Finished(id, Cause.STOP, stop_id=tokens[-1])
-    if reason is FinishReason.LENGTH:
-        return Finished(id, Cause.LENGTH)
-    return failed(id, str(reason), unbegun=unbegun and not tokens)
-
-
-def failed(id: int, reason: str, *, unbegun: bool) -> Finished:
-    """The core ended a turn by itself. `unbegun`: before the first token of one that goes on in a grammar, which
-    means that the grammar refuses what it is to go on after."""
-    if unbegun:
-        return Finished(id, Cause.REJECTED, detail=REFUSED)
-    return Finished(id, Cause.ENGINE, detail=f"the engine ended the turn: {reason}")
-
-
-def printable(text: str) -> str:
-    return "".join(c for c in text[:300] if c.isprintable())
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

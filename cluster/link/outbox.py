@@ -11,6 +11,7 @@ from itertools import chain
 
 from cluster.engine.port import Finished, First, Logprobs
 from cluster.link.v1 import link_pb2 as pb
+from cluster.telemetry.spans import UNTRACED, Spans
 
 # Endings that may wait before the reader of commands is held back. A sender that submits in a loop
 # and reads nothing earns one refusal each time; turns in flight are bounded by the capacity.
@@ -23,8 +24,9 @@ MAX_LOGPROBS = 2**20
 class Outbox:
     """Pending output of one connection. `load` is asked once for each frame that carries it."""
 
-    def __init__(self, load: Callable[[], pb.Load]) -> None:
+    def __init__(self, load: Callable[[], pb.Load], spans: Spans = UNTRACED) -> None:
         self._load = load
+        self._spans = spans
         self._tokens: dict[int, list[int]] = {}
         self._finishes: list[pb.Finish] = []
         self._firsts: list[pb.First] = []
@@ -56,10 +58,12 @@ class Outbox:
         self._filled.set()
 
     def first(self, id: int, first: First) -> None:
+        self._spans.first(id, first)
         self._firsts.append(pb.First(id=id, cached_tokens=first.cached_tokens, queued_us=first.queued_us))
         self._filled.set()
 
     def finish(self, id: int, end: Finished) -> None:
+        self._spans.finish(id, end)
         cause = f"FINISH_CAUSE_{end.cause.name}"
         self._finishes.append(pb.Finish(id=id, cause=cause, stop_id=end.stop_id, detail=end.detail))
         if len(self._finishes) >= MAX_FINISHES:
@@ -101,6 +105,8 @@ class Outbox:
         yield from notices.values()
 
     def _step(self) -> pb.Step:
+        if self._spans:
+            self._spans.told(self._tokens)
         runs = self._tokens.values()
         tokens = list(chain.from_iterable(runs))
         step = pb.Step(

@@ -17,6 +17,7 @@ from cluster.link.inbound import MAX_STRUCTURAL_TAG, to_request
 from cluster.link.outbox import Outbox
 from cluster.link.switchboard import Switchboard
 from cluster.link.v1 import link_pb2 as pb
+from cluster.telemetry.spans import NO_TRACING, UNTRACED, Spans, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,12 @@ class Identity:
 class Connection:
     """One gateway's stream: what it may ask, and the outbox that its turns report to."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Switchboard, spans: Spans = UNTRACED) -> None:
         self._board = board
+        self._spans = spans
         self._prefix = board.connection()
         self._used: OrderedDict[int, None] = OrderedDict()
-        self.outbox = Outbox(lambda: load_message(board))
+        self.outbox = Outbox(lambda: load_message(board), spans)
 
     async def obey(self, command: pb.Command) -> None:
         """Carry out one command. Raises ProtocolError."""
@@ -66,6 +68,7 @@ class Connection:
         """The stream is over, and its turns with it."""
         self.outbox.close()
         await self._board.cancel_all(self.outbox)
+        self._spans.close()
 
     async def _submit(self, submit: pb.Submit) -> None:
         id = self._prefix | submit.id
@@ -78,6 +81,7 @@ class Connection:
         except RequestRejected as rejection:
             self.outbox.finish(submit.id, Finished(id, Cause.REJECTED, detail=str(rejection)))
         else:
+            self._spans.begin(submit.id, submit.traceparent, submit.turn, len(submit.prompt))
             await self._board.submit(self.outbox, request)
 
     def _use(self, id: int) -> None:
@@ -91,7 +95,10 @@ class Connection:
 class LinkServer:
     """Serves EngineLink for one engine on one port."""
 
-    def __init__(self, board: Switchboard, identity: Identity, token: str) -> None:
+    def __init__(
+        self, board: Switchboard, identity: Identity, token: str, tracing: Tracing = NO_TRACING
+    ) -> None:
+        self._tracing = tracing
         self._board = board
         self._identity = identity
         self._token = token.encode()
@@ -109,6 +116,11 @@ class LinkServer:
             raise OSError(f"cannot listen on {host}:{port}") from error
         await self._server.start()
         return f"{host}:{bound}"
+
+    @property
+    def connections(self) -> int:
+        """Gateways that are connected."""
+        return len(self._outboxes)
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new turns, let running ones end within `grace_s` seconds, then end the rest."""
@@ -131,7 +143,7 @@ class LinkServer:
     async def connect(self, commands: AsyncIterator[pb.Command], context: Context) -> None:
         """The life of one stream."""
         gateway = await self._greet(commands, context)
-        connection = Connection(self._board)
+        connection = Connection(self._board, self._tracing.spans())
         outbox = connection.outbox
         self._outboxes.add(outbox)
         if self._board.draining:

@@ -76,6 +76,7 @@ class Switchboard:
         self.engine = engine
         self.capacity = capacity
         self.draining = False
+        self.tokens = 0  # sampled so far
         self.dead = asyncio.Event()
         self.death = ""
         self._sinks: dict[int, Sink] = {}
@@ -216,6 +217,7 @@ class Switchboard:
 
     def _deliver(self, step: StepOutput) -> None:
         sinks = self._sinks
+        self.tokens += len(step.tokens)
         for first in step.firsts:
             if (sink := sinks.get(first.id)) is not None:
                 sink.first(first.id & ID_MASK, first)

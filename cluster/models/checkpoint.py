@@ -21,7 +21,11 @@ def verify_checkpoint(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint folder: it does not exist")
-    if read_manifest(folder) is not None:
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        if only := manifest.get("only"):
+            do = "remove it and fetch it without --only"
+            raise CheckpointError(f"{folder} is partial: it has the files of the {only} and no weights; {do}")
         verify(folder)
     shards = shards_of(folder)
     for name in shards:

@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.models.checkpoint import INDEX, require_shards, verify_checkpoint
-from cluster.models.staging import CheckpointError, publish, read_manifest, verify
+from cluster.models.staging import TOKENIZER, CheckpointError, publish, read_manifest, verify
 
 PART = ".part"
+# What `services.text` reads of a checkpoint; not every checkpoint has the last two.
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 RETRIES = 5  # of one file without a byte of progress
 GB = 1e9
 
@@ -57,6 +65,7 @@ class Listing:
     origin: str  # what the manifest names as the source
     revision: str
     files: tuple[File, ...]
+    only: str = ""  # the part of the checkpoint that the source has; empty: all of it
 
 
 class Source(Protocol):
@@ -99,14 +108,29 @@ class Seal:
                 )
 
 
-def fetch(source: Source, target: Path, report: Report, pause: Callable[[float], None]) -> Listing:
-    """Make `target` the complete checkpoint. Raises FetchError or CheckpointError; the stage stays then."""
-    listing = source.listing()
-    if target.exists() and any(target.iterdir()):
-        check_present(target, listing)
+def fetch(
+    source: Source,
+    target: Path,
+    report: Report,
+    pause: Callable[[float], None],
+    *,
+    only: str = "",
+    wait: bool = False,
+) -> Listing:
+    """Make `target` the complete checkpoint, or with `only` that part of it.
+
+    With `wait` a fetch of the same to the same folder is waited for. Raises FetchError or CheckpointError;
+    the stage stays then.
+    """
+    listing = part_of(source.listing(), only)
+    stage = target.with_name(
+        f".{target.name}.{listing.revision[:12] or 'folder'}{only and '-'}{only}.partial"
+    )
+    if is_present(target, listing):
         return listing
-    stage = target.with_name(f".{target.name}.{listing.revision[:12] or 'folder'}.partial")
-    with alone(stage):
+    with alone(stage, wait=wait):
+        if is_present(target, listing):  # by whoever was waited for
+            return listing
         missing = sum(file.size for file in listing.files) - arrived(stage, listing)
         check_space(stage, missing)
         report.begin(listing, missing)
@@ -117,15 +141,31 @@ def fetch(source: Source, target: Path, report: Report, pause: Callable[[float],
         drop_strangers(stage, listing)
         verify_checkpoint(stage)
         known = {file.name: file.sha256 for file in listing.files if file.sha256}
-        publish(stage, target, listing.origin, listing.revision, known)
+        publish(stage, target, listing.origin, listing.revision, known, only)
     return listing
 
 
-def check_present(target: Path, listing: Listing) -> None:
-    """Raises FetchError when the folder holds something else, or was changed."""
-    manifest = read_manifest(target)
-    if manifest is None or manifest["source"] != listing.origin:
-        holds = f"{manifest['source']}" if manifest else "files that no fetch wrote"
+def part_of(listing: Listing, only: str) -> Listing:
+    """The files of that part. Raises Refused when the source has less than is asked for."""
+    if listing.only and listing.only != only:
+        what = f"the folder of {listing.origin} has the files of the {listing.only} and no weights"
+        raise Refused(what, "Give a whole one with --from, or fetch it with --only.")
+    if only != TOKENIZER:
+        return listing
+    files = tuple(file for file in listing.files if file.name in TEXT_FILES)
+    if TEXT_FILES[1] not in {file.name for file in files}:
+        raise Refused(f"{listing.origin} has no {TEXT_FILES[1]}", "Leave --only out.")
+    return Listing(listing.origin, listing.revision, files, only)
+
+
+def is_present(target: Path, listing: Listing) -> bool:
+    """Whether the folder has what is asked for. Raises FetchError when it holds something else, or was changed."""
+    if not target.exists() or not any(target.iterdir()):
+        return False
+    manifest = read_manifest(target) or {}
+    part, origin = manifest.get("only", ""), manifest.get("source", "files that no fetch wrote")
+    if origin != listing.origin or part not in ("", listing.only):
+        holds = f"{origin}, the {part}'s files only" if part else origin
         raise FetchError(
             f"{target} holds {holds}, not {listing.origin}", "Remove it, or choose another with --to."
         )
@@ -133,15 +173,23 @@ def check_present(target: Path, listing: Listing) -> None:
         verify(target)
     except CheckpointError as error:
         raise FetchError(str(error), f"Remove {target} and run the same command again.") from error
+    return True
+
+
+def staged(target: Path, origin: str, only: str = "") -> bool:
+    """Whether the pinned commit `origin` is there and whole, so that no source has to be asked. Raises FetchError."""
+    if not target.is_dir() or (read_manifest(target) or {}).get("source") != origin:
+        return False
+    return is_present(target, Listing(origin, "", (), only))
 
 
 @contextmanager
-def alone(stage: Path) -> Iterator[None]:
+def alone(stage: Path, *, wait: bool = False) -> Iterator[None]:
     """One fetch of this commit to this folder at a time; the lock ends with the process that holds it."""
     stage.mkdir(parents=True, exist_ok=True)
     lock = os.open(stage, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError:
         raise FetchError(f"another fetch is at work in {stage}", "Wait for it to end.") from None

@@ -11,7 +11,8 @@ MIB_PER_GIB = 1024
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """`memory_gib` is what nvidia-smi reports, below the number in the name; `batched_tokens` and `sequences`
-    are the limits of a step that vLLM's server takes for this kind."""
+    are the limits of a step that vLLM's server takes for this kind; `products` are the values of the label
+    nvidia.com/gpu.product, which GPU feature discovery makes of nvidia-smi's names."""
 
     name: str
     memory_gib: float
@@ -19,16 +20,23 @@ class Gpu:
     sequences: int
     link: str
     pattern: str
+    products: tuple[str, ...] = ()
 
 
 KINDS = (
-    Gpu("b200", 179.1, 16384, 1024, "NVLink", r"\bB200\b"),
-    Gpu("h200", 140.4, 8192, 1024, "NVLink", r"\bH200\b"),
-    Gpu("h100", 79.6, 8192, 1024, "NVLink", r"\bH100\b(?!.*(NVL|96GB))"),
-    Gpu("a100-80", 80.0, 2048, 256, "NVLink", r"\bA100\b.*80GB"),
-    Gpu("l40s", 45.0, 2048, 256, "PCIe", r"\bL40S\b"),
-    Gpu("l4", 22.5, 2048, 256, "PCIe", r"\bL4\b"),
-)
+    Gpu("b200", 179.1, 16384, 1024, "NVLink", r"\bB200\b", ("NVIDIA-B200",)),
+    Gpu("h200", 140.4, 8192, 1024, "NVLink", r"\bH200\b", ("NVIDIA-H200",)),
+    Gpu(
+        "h100", 79.6, 8192, 1024, "NVLink", r"\bH100\b(?!.*(NVL|96GB))",
+        ("NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe"),
+    ),
+    Gpu(
+        "a100-80", 80.0, 2048, 256, "NVLink", r"\bA100\b.*80GB",
+        ("NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
+    ),
+    Gpu("l40s", 45.0, 2048, 256, "PCIe", r"\bL40S\b", ("NVIDIA-L40S",)),
+    Gpu("l4", 22.5, 2048, 256, "PCIe", r"\bL4\b", ("NVIDIA-L4",)),
+)  # fmt: skip
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -1,11 +1,18 @@
 """A plan as a document for scripts, and as values for a Helm chart. Pure."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from cluster.models.catalogue import Model
+from cluster.models.cpu import KV_GIB, CpuFit
 from cluster.models.planner import NoPlan, Plan, Question
+
+WAITING = 2  # a replica takes as many turns again as it runs: they wait in the engine
+CPU_SEQUENCES = 16
+ROOM = 1.04  # disk over weights: gpt-oss's index and tokenizer, and the 2 % of DeepSeek-R1 that is not loaded
 
 
 def document(plan: Plan | NoPlan) -> dict[str, Any]:
@@ -55,26 +62,64 @@ def _asked(question: Question) -> dict[str, Any]:
     }
 
 
-def values(plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """What a chart's engine section takes."""
+def values(plan: Plan, source: str = "hub") -> dict[str, Any]:
+    """An entry of the chart's `models`; what is not said here has its default in the chart."""
     model, arguments = plan.question.model, plan.layout.arguments
-    return {
-        "engine": {
-            "model": model.name,
-            "repository": model.repository,
-            "revision": model.revision or "",
-            "checkpoint": checkpoint,
-            "replicas": plan.layout.replicas,
-            "gpu": {
-                "kind": plan.question.gpu.name,
-                "perReplica": arguments.gpus,
-                "perNode": arguments.gpus // arguments.nodes,
-            },
-            **{camel(name): value for name, value in asdict(arguments).items()},
-            "parser": model.parser,
-            "sampling": {"temperature": model.temperature, "topP": model.top_p},
-        }
+    gpu, per_node = plan.question.gpu, arguments.gpus // arguments.nodes
+    entry = {
+        "engine": "vllm",
+        "checkpoint": checkpoint(model, source),
+        "replicas": plan.layout.replicas,
+        "gpu": {
+            "kind": gpu.name,
+            "products": list(gpu.products),
+            "perReplica": arguments.gpus,
+            "perNode": per_node,
+        },
+        **{camel(name): value for name, value in asdict(arguments).items()},
+        "capacity": WAITING * arguments.max_num_seqs,
+        "shm": f"{shared_gib(per_node)}Gi",
+        "resources": {"worker": resources(2 + 2 * per_node, 8 + 8 * per_node + shared_gib(per_node))},
     }
+    return {"models": {model.name: entry}}
+
+
+def cpu_values(fit: CpuFit, cpus: int) -> dict[str, Any]:
+    """The same for one replica without a GPU, on so many cores."""
+    entry = {
+        "engine": "vllm",
+        "checkpoint": checkpoint(fit.model, "hub"),
+        "replicas": 1,
+        "maxModelLen": fit.context,
+        "maxNumSeqs": CPU_SEQUENCES,
+        "kvCacheGib": KV_GIB,
+        "capacity": WAITING * CPU_SEQUENCES,
+        "shm": f"{shared_gib(0)}Gi",
+        "resources": {"worker": resources(cpus, math.ceil(fit.needs_gib) + shared_gib(0))},
+    }
+    return {"models": {fit.model.name: entry}}
+
+
+def checkpoint(model: Model, source: str) -> dict[str, str]:
+    """`size` is that of a disk which holds it, with room for what the weights' figure leaves out."""
+    size = f"{math.ceil(model.weights_gb * ROOM) + 1}G"
+    return {
+        "source": source,
+        "repository": model.repository,
+        "revision": model.revision or "",
+        "size": size,
+    }
+
+
+def shared_gib(gpus: int) -> int:
+    """Shared memory of a node: Ray's store of objects; of several shards the rings and NCCL's buffers."""
+    return 2 + (2 * gpus if gpus > 1 else 0)
+
+
+def resources(cpus: int, memory_gib: int) -> dict[str, Any]:
+    """No limit of CPU: throttling shows as gaps between tokens. Memory asked for is memory had."""
+    memory = f"{memory_gib}Gi"
+    return {"requests": {"cpu": str(cpus), "memory": memory}, "limits": {"memory": memory}}
 
 
 def camel(name: str) -> str:

@@ -49,7 +49,8 @@ class Folder:
         kept = wanted(files, str(self._path))
         digested = (f if f.sha256 else File(f.name, f.size, digest(self._path / f.name)) for f in kept)
         origin = manifest.get("source", f"folder {self._path.name}")
-        return Listing(origin, manifest.get("revision", self._snapshot()), tuple(digested))
+        revision = manifest.get("revision", self._snapshot())
+        return Listing(origin, revision, tuple(digested), manifest.get("only", ""))
 
     def read(self, file: File, offset: int) -> Iterator[bytes]:
         with (self._path / file.name).open("rb") as source:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer"  # a folder that has the files of the text side only
 
 
 class CheckpointError(Exception):
@@ -39,14 +40,20 @@ class staged:  # lower case like the context managers of contextlib
 
 
 def publish(
-    stage: Path, target: Path, source: str, revision: str = "", known: Mapping[str, str] | None = None
+    stage: Path,
+    target: Path,
+    source: str,
+    revision: str = "",
+    known: Mapping[str, str] | None = None,
+    only: str = "",
 ) -> None:
-    """Give `stage` its manifest and the name `target` in one step; `known` are digests already compared."""
+    """Give `stage` its manifest and the name `target` in one step; `known` are digests already compared, `only`
+    the part of the checkpoint that it is."""
     # Images run the engine under another user than the one who prepared the weights.
     stage.chmod(0o755)
     for path in files_of(stage):
         path.chmod(0o644)
-    write_manifest(stage, source, revision, known or {})
+    write_manifest(stage, source, revision, known or {}, only)
     try:
         os.rename(stage, target)
     except OSError:
@@ -55,9 +62,12 @@ def publish(
         verify(target)
 
 
-def write_manifest(folder: Path, source: str, revision: str, known: Mapping[str, str]) -> None:
+def write_manifest(
+    folder: Path, source: str, revision: str, known: Mapping[str, str], only: str = ""
+) -> None:
     files = {path.name: entry(path, known.get(path.name)) for path in files_of(folder)}
-    document = {"source": source} | ({"revision": revision} if revision else {}) | {"files": files}
+    optional = {"revision": revision, "only": only}
+    document = {"source": source} | {key: text for key, text in optional.items() if text} | {"files": files}
     (folder / MANIFEST).write_text(json.dumps(document, indent=1))
 
 

@@ -13,12 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from cluster.serving.settings import DeploySettings
-
-# Secrets that the file may leave to the environment.
-SECRETS = {"link_token": "HEADRACE_LINK_TOKEN", "redis_url": "HEADRACE_REDIS_URL"}
+from cluster.serving.settings import DeploySettings, brief, with_secrets
 
 
 def main() -> None:
@@ -50,11 +45,9 @@ def arguments() -> argparse.Namespace:
 def load(path: Path) -> DeploySettings:
     """Raises OSError or ValueError (of which pydantic's and json's errors are kinds)."""
     document = json.loads(path.read_text())
-    settings = document.get("settings", {})
-    for key, variable in SECRETS.items():
-        if variable in os.environ:
-            settings.setdefault(key, os.environ[variable])
-    return DeploySettings.model_validate(document)
+    if not isinstance(document, dict):
+        raise ValueError("holds no JSON object")
+    return DeploySettings.model_validate(with_secrets(document, os.environ))
 
 
 def connect(address: str) -> None:
@@ -78,15 +71,18 @@ def knock(address: str) -> None:
 def deploy(config: DeploySettings) -> None:
     from ray import serve
 
-    from cluster.serving.app import build, slug
+    from cluster.serving.app import build
+    from cluster.serving.names import slug
 
     serve.start(proxy_location="Disabled")
     name = slug(config.settings.model)
     try:
-        serve.run(build(config.settings, config.replicas), name=name, route_prefix=None)
+        serve.run(build(config), name=name, route_prefix=None)
     except RuntimeError as error:
         sys.exit(f"cluster.serving: {name} does not start: {why(name) or cause(str(error))}")
-    print(f"{name} runs with {config.replicas} replicas")
+    scaling = config.autoscaling
+    count = f"{scaling.min_replicas} to {scaling.max_replicas}" if scaling else config.replicas
+    print(f"{name} runs with {count} replicas")
 
 
 def why(name: str) -> str:
@@ -100,7 +96,7 @@ def why(name: str) -> str:
 def delete(config: DeploySettings) -> None:
     from ray import serve
 
-    from cluster.serving.app import slug
+    from cluster.serving.names import slug
 
     serve.delete(slug(config.settings.model))
 
@@ -124,13 +120,6 @@ def status() -> dict[str, object]:
         }
         for name, application in applications.items()
     }
-
-
-def brief(error: Exception) -> str:
-    """One line; of a validation error the fields, never their values."""
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def cause(message: str) -> str:

@@ -5,23 +5,34 @@ Serve places, checks, replaces and scales the replicas. No token passes through 
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
+from pydantic import ValidationError
 from ray import serve
 
 import cluster
 from cluster.engine.launch import OFFLINE
 from cluster.serving import guard
+from cluster.serving.names import slug
 from cluster.serving.replica import Replica
-from cluster.serving.settings import NODE, ReplicaSettings
+from cluster.serving.settings import NODE, AppSettings, ReplicaSettings, brief, with_secrets
 from cluster.serving.shards import ShardHosts
+from cluster.telemetry import logs, names
+from cluster.telemetry.export import Export
 
 # Time that Serve allows after the drain's grace, for the engine's processes to end.
 SHUTDOWN_MARGIN_S = 15.0
 
 # Time that a replica with a dead engine has to tell its gateways.
 LAST_WORDS_S = 3.0
+
+# Replicas tell their load so often. Serve also wants a window for its averages, which the policy does not use.
+STATS_S = 1.0
+LOOK_BACK_S = 3.0
+POLICY = "cluster.serving.policy:LoadPolicy"
 
 
 class EngineReplica:
@@ -30,11 +41,16 @@ class EngineReplica:
     async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]
         # mypy: Serve, unlike Python, awaits a constructor.
         guard.stand()
+        logs.configure(settings.log_level)
         host = ray.util.get_node_ip_address() if settings.host == NODE else settings.host
         unique = serve.get_replica_context().replica_id.unique_id
         hosts = ShardHosts(settings) if settings.nodes > 1 else None
         self._replica = await Replica.start(settings, f"{slug(settings.model)}-{unique}", host, hosts)
         self._leaving = asyncio.create_task(self._leave_when_dead())
+        labels = {"model": settings.model, "replica": self._replica.name}
+        export = Export(labels)
+        export.observe(names.LOAD, self._replica.load_s)
+        self._exporting = asyncio.create_task(export.run(self._replica.figures), name="export of figures")
 
     async def check_health(self) -> None:
         """Three failures in a row and Serve replaces the replica. Raises Unhealthy."""
@@ -51,6 +67,7 @@ class EngineReplica:
         if replica is not None:
             self._leaving.cancel()
             await replica.drain()
+            self._exporting.cancel()
 
     async def _leave_when_dead(self) -> None:
         """An actor that is gone is replaced at the next check; one that fails its checks after three."""
@@ -59,12 +76,23 @@ class EngineReplica:
         os._exit(1)
 
 
-def build(settings: ReplicaSettings, replicas: int) -> serve.Application:
+def application(args: Mapping[str, Any]) -> serve.Application:
+    """What `import_path: cluster.serving.app:application` of a serveConfigV2 builds, from its `args`.
+
+    Raises ValueError that names each field that is wrong or unknown, and no value.
+    """
+    try:
+        return build(AppSettings.model_validate(with_secrets(args, os.environ)))
+    except ValidationError as error:
+        raise ValueError(f"args of the application: {brief(error)}") from None
+
+
+def build(app: AppSettings) -> serve.Application:
     """The application of one model. Each model has its own, so that their roll-outs do not touch."""
+    settings = app.settings
     deployment = serve.deployment(
         EngineReplica,
         name=slug(settings.model),
-        num_replicas=replicas,
         ray_actor_options=actor_options(settings),
         # Requests come over the link; what Serve routes here is at most a question for the address.
         max_ongoing_requests=100,
@@ -73,9 +101,34 @@ def build(settings: ReplicaSettings, replicas: int) -> serve.Application:
         graceful_shutdown_timeout_s=settings.drain_grace_s + SHUTDOWN_MARGIN_S,
         graceful_shutdown_wait_loop_s=0.1,
         max_constructor_retry_count=2,
+        **number(app),
         **placement(settings),
     )
-    return deployment.bind(settings)
+    # Without a version of ours Serve makes one up, and each deploy replaces every replica. From a serveConfigV2
+    # Serve takes the digest of its `args` instead.
+    versioned = deployment.options(version=app.version(), _internal=True)
+    return versioned.bind(settings)
+
+
+def number(app: AppSettings) -> dict[str, object]:
+    """How many replicas, or who decides that: our law, so Serve's own delays, factors and averages do nothing."""
+    scaling = app.autoscaling
+    if scaling is None:
+        return {"num_replicas": app.replicas}
+    kwargs = {"model": app.settings.model, "settings": scaling.model_dump(mode="json")}
+    config = {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 0.0,
+        "downscale_to_zero_delay_s": 0.0,
+        "upscaling_factor": 1.0,
+        "downscaling_factor": 1.0,
+        "metrics_interval_s": STATS_S,
+        "look_back_period_s": LOOK_BACK_S,
+        "policy": {"policy_function": POLICY, "policy_kwargs": kwargs},
+    }
+    return {"autoscaling_config": config}
 
 
 def actor_options(settings: ReplicaSettings) -> dict[str, object]:
@@ -99,8 +152,3 @@ def placement(settings: ReplicaSettings) -> dict[str, object]:
         "placement_group_bundles": [bundle] * settings.nodes,
         "placement_group_strategy": "STRICT_SPREAD",
     }
-
-
-def slug(model: str) -> str:
-    """A model name as Serve, Redis keys and logs take it."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in model)

@@ -19,6 +19,9 @@ from cluster.models.checkpoint import verify_checkpoint
 from cluster.models.staging import CheckpointError
 from cluster.serving.lease import Lease, LeaseRecord, open_redis
 from cluster.serving.settings import ReplicaSettings
+from cluster.telemetry import names
+from cluster.telemetry.names import Metric
+from cluster.telemetry.spans import tracing
 
 
 class Hosts(Protocol):
@@ -41,7 +44,8 @@ async def start_engine(settings: ReplicaSettings, hosts: Hosts | None = None) ->
     # The import alone takes seconds and reads the environment, so it waits until here.
     from cluster.engine import vllm
 
-    return await vllm.start(settings.vllm, place, lost)
+    named = {"served_model_name": settings.vllm.served_model_name or settings.model}
+    return await vllm.start(settings.vllm.model_copy(update=named), place, lost)
 
 
 class Replica:
@@ -51,11 +55,15 @@ class Replica:
         self.settings = settings
         self.name = name
         self.address = ""
+        self.load_s = 0.0  # that it took to start, the first token included
         self.board = Switchboard(engine, settings.capacity)
         self._clock = SystemClock()
         self._health = Health(self.board.probe, self.board.load, settings.health, self._clock)
         identity = Identity(name, settings.model, settings.revision)
-        self._server = LinkServer(self.board, identity, settings.link_token.get_secret_value())
+        self._tracing = tracing(
+            settings.otlp_endpoint, {"headrace.model": settings.model, "headrace.replica": name}
+        )
+        self._server = LinkServer(self.board, identity, settings.link_token.get_secret_value(), self._tracing)
         self._redis = open_redis(settings.redis_url.get_secret_value())
         self._tasks: list[asyncio.Task[None]] = []
         self._lease: Lease | None = None
@@ -68,11 +76,13 @@ class Replica:
         Raises EngineDead or TimeoutError when the engine does not generate, OSError when the port is
         taken; nothing stays behind then.
         """
+        begun = time.monotonic()
         replica = cls(settings, name, await start_engine(settings, hosts))
         async with AsyncExitStack() as undo:
             undo.push_async_callback(replica.drain, grace_s=0)
             await replica._open(host)
             undo.pop_all()
+        replica.load_s = time.monotonic() - begun
         return replica
 
     def check(self) -> None:
@@ -91,6 +101,22 @@ class Replica:
             "queued_tokens": load.queued_tokens,
         }
 
+    def figures(self) -> dict[Metric, float]:
+        """What it exports, by the names of cluster/telemetry; counters as they stand."""
+        load = self.board.load()
+        return {
+            names.RUNNING: load.running,
+            names.WAITING: load.waiting,
+            names.KV_USE: load.kv_use,
+            names.QUEUED_TOKENS: load.queued_tokens,
+            names.CAPACITY: self.board.capacity,
+            names.LINKS: self._server.connections,
+            names.DRAINING: self.board.draining,
+            names.STEPS: load.steps,
+            names.TOKENS: self.board.tokens,
+            names.CANARY_FAILURES: self._health.failures,
+        }
+
     async def drain(self, grace_s: float | None = None) -> None:
         """Withdraw the lease, let running turns end within `grace_s` seconds (by default the
         settings'; none on a failed engine), and stop. A second call does nothing."""
@@ -106,6 +132,7 @@ class Replica:
         await self.board.stop()
         await self.board.engine.close()
         await self._redis.aclose()
+        await asyncio.to_thread(self._tracing.close)
 
     async def _open(self, host: str) -> None:
         self.board.start()

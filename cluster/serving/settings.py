@@ -1,14 +1,31 @@
 """What a replica and its deployment are told. Unknown keys are refused; secrets do not print."""
 
-from typing import Literal, Self
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
+import cluster
 from cluster.engine.health import HealthLimits
 from cluster.engine.launch import VllmSettings
 from cluster.engine.sim import SimSettings
+from cluster.scaling.settings import ScalingSettings
 
 NODE = "node"
+# Secrets that a file may leave to the environment.
+SECRETS = {"link_token": "HEADRACE_LINK_TOKEN", "redis_url": "HEADRACE_REDIS_URL"}
 
 
 class ReplicaSettings(BaseModel):
@@ -26,6 +43,12 @@ class ReplicaSettings(BaseModel):
     redis_url: SecretStr = Field(min_length=1)
     host: str = Field(default=NODE, description='address to listen on; "node" is the Ray node\'s')
     port: int = Field(default=0, ge=0, le=65535, description="0 takes a free one")
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^/\s]+)?$",
+        description="collector of traces, OTLP over gRPC, as http://host:4317; traced is what gateways trace",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_ttl_ms: PositiveInt = 3000
     lease_renew_ms: PositiveInt = 1000
     drain_grace_s: NonNegativeFloat = 30.0
@@ -57,11 +80,42 @@ class ReplicaSettings(BaseModel):
         return self.vllm.nodes if self.engine == "vllm" and self.vllm else 1
 
 
-class DeploySettings(BaseModel):
-    """The file that `python -m cluster.serving --config` reads."""
+class AppSettings(BaseModel):
+    """One model: what `args` of its application in a serveConfigV2 holds. Secrets come from the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ray_address: str = Field(min_length=1)
-    replicas: PositiveInt = 1
+    replicas: PositiveInt = Field(default=1, description="how many; with autoscaling, that decides")
+    autoscaling: ScalingSettings | None = None
     settings: ReplicaSettings
+
+    def version(self) -> str:
+        """Changes with whatever a replica is told, and with the code of this package; not with their number."""
+        told = self.settings.model_dump()
+        told |= {name: getattr(self.settings, name).get_secret_value() for name in SECRETS}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+        for source in sorted(Path(cluster.__file__).parent.rglob("*.py")):
+            digest.update(source.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+class DeploySettings(AppSettings):
+    """The file that `python -m cluster.serving --config` reads."""
+
+    ray_address: str = Field(min_length=1)
+
+
+def with_secrets(document: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    """The document with the secrets that it leaves to the environment."""
+    settings = document.get("settings", {})
+    if not isinstance(settings, Mapping):
+        return dict(document)
+    known = {key: env[variable] for key, variable in SECRETS.items() if variable in env}
+    return {**document, "settings": {**known, **settings}}
+
+
+def brief(error: Exception) -> str:
+    """One line; of a validation error the fields, never their values."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return (str(error).splitlines() or [type(error).__name__])[0]

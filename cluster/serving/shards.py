@@ -17,13 +17,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.engine.launch import Place, VllmSettings, environment
 from cluster.serving import guard
 from cluster.serving.settings import ReplicaSettings
+from cluster.telemetry import logs
 
 
 class ShardHost:
     """Actor on a further node. Returns from `run` only by an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_level: str) -> None:
         guard.stand()
+        logs.configure(log_level)
 
     def run(self, settings: VllmSettings, master: Place, rank: int) -> None:
         """Raises EngineDead when one of the shards here ends, or does not start."""
@@ -63,7 +65,7 @@ def start_host(settings: ReplicaSettings, rank: int) -> Any:
         placement_group=ray.util.get_current_placement_group(), placement_group_bundle_index=rank
     )
     options = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus}
-    return ray.remote(ShardHost).options(scheduling_strategy=strategy, **options).remote()
+    return ray.remote(ShardHost).options(scheduling_strategy=strategy, **options).remote(settings.log_level)
 
 
 def place(rank: int, master: Place | None = None) -> Place:

@@ -19,6 +19,14 @@ OVERRIDDEN = ("LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN", "REDIS_URL", "KEY_PEP
 CPU_CONTEXT = 8192  # tokens; what a CPU answers within patience
 CPU_ANSWER, GPU_ANSWER = 512, 4096  # tokens at most where a request names no maximum
 SIM_VOCABULARY = 49152
+# Of an autoscaler that somebody watches: a replica starts here within seconds.
+SOON = {
+    "upscale_delay_seconds": 5.0,
+    "downscale_delay_seconds": 60.0,
+    "downscale_step_seconds": 10.0,
+    "target_turns": 16.0,
+}
+HOLD = 60.0  # seconds that turns wait for a replica to come
 SIM_ANSWER = 64  # tokens of an invented answer, about
 
 
@@ -47,9 +55,11 @@ def write_engine(
     secrets: Secrets,
     choice: Choice,
     arguments: Mapping[str, Any] = MappingProxyType({}),
-    replicas: int = 1,
+    replicas: tuple[int, int | None] = (1, None),
 ) -> None:
-    """`arguments` are the planner's, for the GPUs of this machine. Replicas without GPUs share its cores."""
+    """`arguments` are the planner's, for the GPUs of this machine. Replicas without GPUs share its cores; there are
+    so many, or from so many to so many by load."""
+    least, most = replicas
     shards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
     settings: dict[str, Any] = {
         "model": stack.model,
@@ -59,8 +69,8 @@ def write_engine(
         "link_token": secrets.link_token,
         "num_gpus": float(shards) if choice.gpu else 0.0,
     }
-    if replicas > 1 and not choice.gpu:
-        settings["num_cpus"] = min(1.0, usable_cpus() / replicas)
+    if (ever := max(least, most or 0)) > 1 and not choice.gpu:
+        settings["num_cpus"] = min(1.0, usable_cpus() / ever)
     shape = json.loads((choice.checkpoint / "config.json").read_text())
     context = shape.get("max_position_embeddings", CPU_CONTEXT)
     if stack.engine == "sim":
@@ -72,7 +82,8 @@ def write_engine(
     else:
         longest = context if choice.gpu else min(context, CPU_CONTEXT)
         settings["vllm"] = {"checkpoint": stack.checkpoint, "max_model_len": longest, **arguments}
-    document = {"ray_address": stack.ray, "replicas": replicas, "settings": settings}
+    scaling = {"autoscaling": {"min_replicas": least, "max_replicas": most, **SOON}} if most else {}
+    document = {"ray_address": stack.ray, "replicas": least, "settings": settings, **scaling}
     write_private(home.engine_config, json.dumps(document, indent=1))
 
 
@@ -90,7 +101,9 @@ def revision(checkpoint: Path) -> str:
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
-def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice, workers: int = 1) -> None:
+def write_gateway(
+    home: Home, stack: Stack, secrets: Secrets, choice: Choice, workers: int = 1, *, scales: bool = False
+) -> None:
     fields = {
         "listen": stack.endpoint,
         "health_listen": stack.health,
@@ -105,6 +118,7 @@ def write_gateway(home: Home, stack: Stack, secrets: Secrets, choice: Choice, wo
         "reflection = true",
         f"processes = {workers}",
         f"default_max_tokens = {GPU_ANSWER if choice.gpu else CPU_ANSWER}",
+        *([f"hold = {HOLD}"] if scales else []),
         "",
         "[models]",
         f"{json.dumps(stack.model)} = {json.dumps(stack.checkpoint)}",

@@ -31,6 +31,7 @@ class Stack:
     metrics: str
     store: str = ""
     ray: str = ""
+    ray_metrics: str = ""  # of Ray, the replicas and vLLM, for Prometheus
     scratch: str = ""  # Ray's folder for sockets and logs
     complete: bool = False
     processes: list[Process] = field(default_factory=list)

@@ -35,6 +35,12 @@ class Run:
     tensor_parallel: int | None = None  # shards, if the operator says how many
     replicas: int = 1
     workers: int = 1  # of the gateway
+    max_replicas: int | None = None  # none: their number is fixed
+
+    @property
+    def most(self) -> int:
+        """Replicas that this machine has to hold."""
+        return max(self.replicas, self.max_replicas or 0)
 
     def log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

@@ -44,6 +44,7 @@ class Wish:
     tensor_parallel: int | None = None
     replicas: int = 1
     workers: int = 1
+    max_replicas: int | None = None  # none: their number is fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
         wish.tensor_parallel,
         wish.replicas,
         wish.workers,
+        wish.max_replicas,
     )
 
 

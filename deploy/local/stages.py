@@ -11,7 +11,7 @@ from deploy.local import configs, doctor, placement, probes, readings
 from deploy.local.home import write_private
 from deploy.local.processes import last_words
 from deploy.local.progress import Stage
-from deploy.local.run import Run, StageFailed
+from deploy.local.run import CHECKOUT, Run, StageFailed
 
 LOOPBACK = "127.0.0.1"
 RAY_LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that other machines reach
@@ -56,14 +56,15 @@ def store(run: Run, stage: Stage) -> None:
 def ray(run: Run, stage: Stage) -> None:
     # Unix sockets lie in this folder, and their paths may not exceed 107 bytes.
     run.stack.scratch = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
-    gcs, client, agent = probes.free_ports(3, RAY_LOOPBACK)
-    run.stack.ray = f"{RAY_LOOPBACK}:{gcs}"
+    gcs, client, agent, metrics = probes.free_ports(4, RAY_LOOPBACK)
+    run.stack.ray, run.stack.ray_metrics = f"{RAY_LOOPBACK}:{gcs}", f"{RAY_LOOPBACK}:{metrics}"
     write_private(run.home.ray_token, run.secrets.ray_token)
     options = {
         "node-ip-address": RAY_LOOPBACK,
         "port": gcs,
         "ray-client-server-port": client,
         "dashboard-agent-listen-port": agent,
+        "metrics-export-port": metrics,
         "include-dashboard": "false",
         "include-log-monitor": "false",
         "num-cpus": readings.usable_cpus(),
@@ -90,6 +91,9 @@ def ray_environment(run: Run) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # Ray's 15 would let everything else on the machine go before the engine
         "TMPDIR": run.stack.scratch,  # an engine that is killed leaves its sockets behind
         "VLLM_NO_USAGE_STATS": "1",
+        # For the autoscaler, which lives in a process of Ray's own.
+        "HEADRACE_REDIS_URL": configs.redis_url(run.stack, run.secrets),
+        "PYTHONPATH": str(CHECKOUT),
         "HF_HUB_OFFLINE": "1",
     }
 
@@ -97,13 +101,15 @@ def ray_environment(run: Run) -> dict[str, str]:
 def engine(run: Run, stage: Stage) -> None:
     row = run.choice.row
     gpus = read_listing(readings.gpu_listing()) if run.choice.gpu else ()
-    gpus = gpus[: len(gpus) // run.replicas]
+    gpus = gpus[: len(gpus) // run.most]
     try:
         arguments = placement.engine_arguments(row, gpus) if row and run.tensor_parallel is None else {}
         arguments |= placement.in_shards(run.tensor_parallel, readings.usable_cpus(), len(gpus))
     except placement.DoesNotFit as error:
         raise StageFailed(str(error), do="choose another: `headrace plan --here` shows what fits") from error
-    configs.write_engine(run.home, run.stack, run.secrets, run.choice, arguments, run.replicas)
+    configs.write_engine(
+        run.home, run.stack, run.secrets, run.choice, arguments, (run.replicas, run.max_replicas)
+    )
     argv = [sys.executable, "-m", "cluster.serving", "--config", str(run.home.engine_config)]
     if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
         log = run.log("engine")
@@ -111,6 +117,7 @@ def engine(run: Run, stage: Stage) -> None:
         raise StageFailed(engine_cause(run, argv), log=str(log), do=do)
     count = "one" if run.replicas == 1 else run.replicas
     stage.note = f"{count} {run.stack.engine} replica{'s' * (run.replicas > 1)} of {run.stack.model}"
+    stage.note += f", and up to {run.max_replicas} under load" if run.max_replicas else ""
 
 
 def engine_cause(run: Run, argv: list[str]) -> str:
@@ -137,7 +144,9 @@ def keep_replica_log(run: Run) -> Path | None:
 
 
 def gateway(run: Run, stage: Stage) -> None:
-    configs.write_gateway(run.home, run.stack, run.secrets, run.choice, run.workers)
+    configs.write_gateway(
+        run.home, run.stack, run.secrets, run.choice, run.workers, scales=run.max_replicas is not None
+    )
     for name in configs.OVERRIDDEN:
         if f"HEADRACE_{name}" in run.env:
             raise StageFailed(f"HEADRACE_{name} is set", do="unset it: a local stack sets this itself")

@@ -52,10 +52,15 @@ class Directory:
                     await link.tried.wait()
 
     async def change(self, seconds: float) -> None:
-        """Returns when a link goes up or down, or after `seconds`."""
+        """Returns when a link goes up or down, at a `stir`, or after `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+
+    def stir(self) -> None:
+        """Wakes who waits for a change: a replica has room again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,8 +99,7 @@ class Directory:
             member.link.drop_if_silent()
 
     def _note(self, lease: Lease, state: LinkState, reason: str) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self.stir()
         self.on_change(lease, state, reason)
 
     def _join(self, lease: Lease) -> None:

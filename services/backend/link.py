@@ -64,6 +64,8 @@ class Link:
         self.tried = asyncio.Event()  # set once the first attempt to connect came to an end
         self.up_at = self.heard_at = float("-inf")  # times of the event loop's clock
         self.asked_at = float("inf")  # when the oldest ping went out that nothing was heard since
+        self.round_trip = 0.0  # seconds from the last ping to its answer; 0 while unknown
+        self._asked = (0, 0.0)  # the last ping's nonce, and when it went out
         self.pace = 0.0  # seconds between two steps that brought tokens, lately; 0 while unknown
         self._stepped: float | None = None  # the last of them, while orders are open
         self._sinks: dict[int, Sink] = {}
@@ -127,8 +129,10 @@ class Link:
     def ping(self) -> None:
         """Asks a connected replica for a sign of life; idle ones send none by themselves."""
         if self.state in (LinkState.UP, LinkState.DRAINING):
-            self._commands.put_nowait(pb.Command(ping=pb.Ping()))
-            self.asked_at = min(self.asked_at, asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            self._asked = (self._asked[0] + 1, now)
+            self._commands.put_nowait(pb.Command(ping=pb.Ping(nonce=self._asked[0])))
+            self.asked_at = min(self.asked_at, now)
 
     async def serve(self) -> str:
         """Connects, runs until the stream ends, and returns why it ended."""
@@ -186,6 +190,8 @@ class Link:
             self._set(LinkState.DRAINING)
         elif kind == "pong":
             self._loaded(frame.pong.load)
+            if frame.pong.nonce == self._asked[0]:
+                self.round_trip = self.heard_at - self._asked[1]
 
     def _welcome(self, welcome: pb.Welcome) -> None:
         self.context_length = welcome.context_length
@@ -278,4 +284,5 @@ def _submit(order_id: int, order: Order) -> pb.Submit:
         structural_tag=order.structural_tag,
         logprobs=order.logprobs,
         continued=order.continued,
+        traceparent=order.traceparent,
     )

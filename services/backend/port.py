@@ -23,6 +23,7 @@ class Order:
     structural_tag: str = ""  # xgrammar's JSON; the output follows it
     logprobs: int | None = None  # likeliest ids told for each token, 0..20; None: no log probabilities
     continued: int = 0
+    traceparent: str = ""  # of the span that the engine's are under
 
 
 class Cause(StrEnum):

@@ -1,14 +1,19 @@
-"""Leases from Redis, where the replicas write them (cluster/serving/lease.py)."""
+"""What replicas and their autoscaler write to Redis (cluster/serving: lease.py, ledger.py), and the answer to it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from services.backend.port import Lease
+from services.backend.scaling import Change, Demand, Scaling
 from services.store.connect import Store, store_errors
 
 REPLICAS = "headrace:replicas"
 LEASE = "headrace:lease:"
+SCALING = "headrace:scaling:"
+HELD = "headrace:held:"
+HELD_EXPIRES = 60  # seconds after the last gateway's last word
+CHANGES = 10  # of the log that are read
 
 
 class RedisLeases:
@@ -32,6 +37,60 @@ class RedisLeases:
         for name in (name for name, lease in found.items() if lease is None):
             self._on_unreadable(name)
         return [lease for lease in found.values() if lease is not None]
+
+
+class RedisScaling:
+    def __init__(self, client: Store) -> None:
+        self._client: Any = client
+
+    async def publish(self, gateway: str, at: float, demands: Mapping[str, Demand | None]) -> None:
+        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            for model, demand in demands.items():
+                if demand is None:
+                    pipe.hdel(HELD + model, gateway)
+                    continue
+                said = {"held": demand.held, "refused": demand.refused, "at_ms": round(at * 1000)}
+                pipe.hset(HELD + model, gateway, json.dumps(said))
+                pipe.expire(HELD + model, HELD_EXPIRES)
+            await pipe.execute()
+
+    async def read(self, models: Iterable[str]) -> Mapping[str, Scaling]:
+        asked = list(models)
+        async with store_errors(), self._client.pipeline(transaction=False) as pipe:
+            for model in asked:
+                pipe.get(SCALING + slug(model))
+                pipe.lrange(f"{SCALING}{slug(model)}:log", 0, CHANGES - 1)
+            replies = await pipe.execute()
+        pairs = zip(asked, replies[::2], replies[1::2], strict=True)
+        found = {model: _scaling(value, log) for model, value, log in pairs if value is not None}
+        return {model: scaling for model, scaling in found.items() if scaling is not None}
+
+
+def slug(model: str) -> str:
+    """As cluster/serving/names.py has it."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
+
+
+def _scaling(value: bytes | str, log: Sequence[bytes | str]) -> Scaling | None:
+    """None for what this version cannot read."""
+    try:
+        told = json.loads(value)
+        return Scaling(
+            desired=int(told["desired"]),
+            current=int(told["current"]),
+            reason=str(told["reason"]),
+            held_because=str(told["held_because"] or ""),
+            wanted={str(signal): float(wanted) for signal, wanted in told["wanted"].items()},
+            at=told["at_ms"] / 1000,
+            changes=tuple(map(_change, log)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _change(value: bytes | str) -> Change:
+    told = json.loads(value)
+    return Change(int(told["before"]), int(told["after"]), str(told["reason"]), told["at_ms"] / 1000)
 
 
 def _text(value: bytes | str) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,10 +19,10 @@ from rich.progress import (
 from cluster.models import fetch as staging
 from cluster.models.catalogue import UnknownModel, find
 from cluster.models.fetch import GB, FetchError, File, Listing
-from cluster.models.sources import source_of
-from cluster.models.staging import CheckpointError
+from cluster.models.sources import COMMIT, source_of
+from cluster.models.staging import TOKENIZER, CheckpointError
 from deploy.local.home import Home
-from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError
+from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError, stop
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,14 +57,23 @@ class Bar:
         self._progress.stop()
 
 
-def run(model: str, to: Path | None, place: str | None, revision: str | None) -> None:
-    name, repository, pinned = _wanted(model)
-    folder_given = place is not None and not place.startswith(("http://", "https://"))
-    target = (to or Home.of(os.environ).cache / "models" / name).expanduser().absolute()
-    bar = Bar()
+@dataclass(frozen=True, slots=True)
+class Wish:
+    model: str
+    to: Path | None
+    place: str | None
+    revision: str | None
+    only: str | None
+    wait: bool
+
+
+def run(wish: Wish) -> None:
+    if wish.only not in (None, TOKENIZER):
+        stop(f"no part of a checkpoint is called {wish.only!r}", f"Give --only {TOKENIZER}.", code=USAGE)
+    name, repository, pinned = _wanted(wish.model)
+    target = (wish.to or Home.of(os.environ).cache / "models" / name).expanduser().absolute()
     try:
-        source = source_of(repository, revision or (None if folder_given else pinned), place)
-        listing = staging.fetch(source, target, bar, time.sleep)
+        origin = _settled(wish, target, repository, pinned) or _fetched(wish, target, repository, pinned)
     except CheckpointError as error:
         raise CliError(
             str(error), "Run the same command again; what arrived whole is kept.", code=FAILED
@@ -72,9 +82,32 @@ def run(model: str, to: Path | None, place: str | None, revision: str | None) ->
         raise CliError(error.what, error.do, code=_code(error)) from error
     except OSError as error:
         raise CliError(f"{error.filename or target}: {error.strerror}", code=FAILED) from error
+    print(f"{target}  {origin}")
+
+
+def _settled(wish: Wish, target: Path, repository: str, pinned: str | None) -> str | None:
+    """The origin of a pinned commit that is there already: its hub may be away."""
+    commit = wish.revision or pinned or ""
+    origin = f"{repository}@{commit}"
+    if _is_folder(wish.place) or not COMMIT.fullmatch(commit):
+        return None
+    return origin if staging.staged(target, origin, wish.only or "") else None
+
+
+def _fetched(wish: Wish, target: Path, repository: str, pinned: str | None) -> str:
+    bar = Bar()
+    try:
+        source = source_of(
+            repository, wish.revision or (None if _is_folder(wish.place) else pinned), wish.place
+        )
+        listing = staging.fetch(source, target, bar, time.sleep, only=wish.only or "", wait=wish.wait)
     finally:
         bar.close()
-    print(f"{target}  {listing.origin}")
+    return listing.origin
+
+
+def _is_folder(place: str | None) -> bool:
+    return place is not None and not place.startswith(("http://", "https://"))
 
 
 def _wanted(model: str) -> tuple[str, str, str | None]:

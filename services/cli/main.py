@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from services.cli import keys, sessions, turns
+from services.cli.cluster.command import app as cluster
 from services.cli.exits import FAILED, INTERRUPTED, TABLE, CliError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cluster, name="cluster")
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(turns.app, name="turns")
@@ -56,6 +58,9 @@ def up(
     replicas: Annotated[
         int, typer.Option(min=1, max=64, help="Engines; with several, turns go on at once when one is lost.")
     ] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Scale between --replicas and so many, by load.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the gateway; the same.")] = 1,
 ) -> None:
     """Bring up Valkey, Ray, an engine and the gateway on this machine.
@@ -64,7 +69,7 @@ def up(
     """
     from services.cli.stack import up as run
 
-    run(model, engine, port, patience, tensor_parallel, replicas, workers)
+    run(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
 
 
 @app.command()
@@ -226,22 +231,42 @@ def fetch(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit. Default: the pinned one.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(help='"tokenizer": what a gateway reads, without the weights.')
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another fetch of it is at work there.")
+    ] = False,
 ) -> None:
     """Stage a checkpoint: resumable, every file compared with the index, complete or absent. HF_TOKEN is used.
 
+    A pinned commit that is there already is checked, and its hub not asked.
+
     Examples:  headrace fetch gpt-oss-20b   |   headrace fetch gpt-oss-120b --to /models/120b --from /mnt/usb/120b
     """
-    from services.cli.fetch import run
+    from services.cli.fetch import Wish, run
 
-    run(model, to, place, revision)
+    run(Wish(model, to, place, revision, only, wait))
 
 
 @app.command()
 def doctor(
     as_json: Json = False,
     port: Annotated[int, typer.Option(min=0, max=65533, help="First of the three ports to check.")] = 50051,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Check the nodes of a running Ray cluster and the store instead."),
+    ] = False,
 ) -> None:
-    """Check this machine for what a newcomer gets wrong. Exits 1 if a check fails."""
+    """Check this machine for what a newcomer gets wrong, or a cluster. Exits 1 if a check fails.
+
+    Example, in a pod of the cluster:  headrace doctor --cluster
+    """
+    if cluster:
+        from services.cli.survey import show as survey
+
+        survey(as_json=as_json)
+        return
     from services.cli.doctor import show
 
     show(port, as_json=as_json)

@@ -14,7 +14,6 @@ from deploy.local import readings
 from services.cli import output
 from services.cli.exits import FAILED, USAGE, CliError, stop
 
-MODELS = "/models"  # where a chart mounts checkpoints
 NO_FIGURE = "no published figure for this layout"
 
 
@@ -34,17 +33,17 @@ def show(wish: Wish, *, as_json: bool, as_helm: bool) -> None:
         stop("two formats are asked for", "Give --json or --helm.", code=USAGE)
     models = _models(wish.model)
     gpus = _gpus(wish)
-    if as_helm and (len(models) != 1 or not gpus):
-        stop("values are of one model on GPUs", "Give --model, and GPUs with --gpu and --gpus.", code=USAGE)
+    if as_helm and len(models) != 1:
+        stop("values are of one model", "Give --model.", code=USAGE)
     if not gpus:
-        _show_cpu(models, as_json=as_json)
+        _show_cpu(models, as_json=as_json, as_helm=as_helm)
         return
     plans = [_plan(model, gpus, wish) for model in models]
     if as_json:
         documents = [report.document(each) for each in plans]
         output.as_json(documents[0] if wish.model else documents)
     elif as_helm and isinstance(plans[0], Plan):
-        print(report.yaml(report.values(plans[0], f"{MODELS}/{models[0].name}")), end="")
+        print(report.yaml(report.values(plans[0])), end="")
     elif wish.model and not as_helm:
         _show_one(plans[0])
     elif not as_helm:
@@ -159,10 +158,14 @@ def _refuse(made: NoPlan) -> NoReturn:
     raise CliError(what, f"{made.instead[:1].upper()}{made.instead[1:]}.", code=FAILED)
 
 
-def _show_cpu(models: Sequence[Model], *, as_json: bool) -> None:
+def _show_cpu(models: Sequence[Model], *, as_json: bool, as_helm: bool) -> None:
     free = readings.memory_free() / GIB
     fits = [on_cpu(model, free) for model in models]
-    if as_json:
+    if as_helm and fits[0].why_not:
+        raise CliError(f"{fits[0].model.name} does not fit: {fits[0].why_not}", code=FAILED)
+    if as_helm:
+        print(report.yaml(report.cpu_values(fits[0], readings.usable_cpus())), end="")
+    elif as_json:
         output.as_json([_cpu_document(fit) for fit in fits])
     else:
         print(f"No NVIDIA GPU here: {readings.usable_cpus()} CPUs, {free:.1f} GiB free.")

@@ -25,11 +25,14 @@ def up(
     tensor_parallel: int | None,
     replicas: int,
     workers: int,
+    max_replicas: int | None = None,
 ) -> None:
     if engine is not None and engine not in ENGINES:
         raise CliError(f"no engine {engine!r}", f"Choose one of {', '.join(ENGINES)}.", code=USAGE)
+    if max_replicas is not None and max_replicas < replicas:
+        raise CliError(f"--max-replicas is below --replicas, which is {replicas}", code=USAGE)
     home, report = Home.of(os.environ), Report(Console(highlight=False))
-    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas, workers)
+    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
     try:
         running, started = stack.up(wish, home, os.environ, report)
     except NoSuchModel as error:

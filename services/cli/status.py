@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def _status(target: where.Target, stack: Stack | None) -> tuple[Status, int]:
         status.trouble.append(str(error))
         return status, error.code
     status.models = [asdict(model) for model in models]
-    lonely = [model.name for model in models if not any(r.connected for r in model.replicas)]
+    asleep = {model.name for model in models if model.scaling and model.scaling.desired == 0}
+    served = {model.name for model in models if any(r.connected for r in model.replicas)}
+    lonely = [model.name for model in models if model.name not in asleep | served]
     status.trouble += [f"no replica of {name} is connected" for name in lonely]
     return status, UNREACHABLE if lonely else code
 
@@ -86,12 +89,37 @@ def _print(status: Status) -> None:
         print()
         heads = ("MODEL", "CONTEXT", "REPLICA", "ENGINE", "LINK", "RUNNING", "WAITING", "CAPACITY", "KV USE")
         output.table(heads, (row for model in status.models for row in _rows(model)))
+    _print_scaling(status.models)
     if status.processes:
         print()
         rows = ((p["name"], p["pid"], "alive" if p["alive"] else "ended", p["log"]) for p in status.processes)
         output.table(("PROCESS", "PID", "STATE", "LOG"), rows)
     for trouble in status.trouble:
         print(f"\ntrouble: {trouble}")
+
+
+def _print_scaling(models: list[dict[str, Any]]) -> None:
+    """What the autoscaler wants of each model that has one, and its last changes."""
+    if scaled := [(model["name"], model["scaling"]) for model in models if model["scaling"]]:
+        print()
+        rows = ((name, s["current"], s["desired"], _why(s), f"{s['age']:.0f} s ago") for name, s in scaled)
+        output.table(("SCALING", "CURRENT", "DESIRED", "WHY", "DECIDED"), rows)
+    if changes := [(model["name"], change) for model in models for change in model["changes"]]:
+        print()
+        ordered = sorted(changes, key=lambda each: each[1]["at"], reverse=True)
+        output.table(
+            ("CHANGED", "MODEL", "REPLICAS", "BECAUSE OF"),
+            ((_when(c["at"]), name, f"{c['before']} -> {c['after']}", c["reason"]) for name, c in ordered),
+        )
+
+
+def _why(scaling: dict[str, Any]) -> str:
+    held = scaling["held_because"]
+    return f"{scaling['reason']}, held back: {held}" if held else scaling["reason"]
+
+
+def _when(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _rows(model: dict[str, Any]) -> list[tuple[object, ...]]:

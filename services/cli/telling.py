@@ -3,23 +3,30 @@
 import sys
 
 from services.cli.output import safe
-from services.client import Delta, Event, Finished, ReasoningDelta, Rewind, Stream
+from services.client import Delta, Event, Finished, ReasoningDelta, Rewind, Stream, Waiting
 
 DIM = "\x1b[2m{}\x1b[0m"
 REMARKS = {
     "length": "[cut at the token limit]",
     "malformed": "[the model broke its own format; this is what could be read]",
 }
+WAITS = {
+    "no_replica": "[no replica is up yet; waiting for one]",
+    "full": "[every replica is at its capacity; waiting for one]",
+}
 
 
 async def tell(stream: Stream, shown: list[str]) -> None:
     """Shows the stream to its end; its text is in `shown`, also if it breaks off."""
-    resumed = False
+    resumed = waited = False
     async with stream:
         async for event in stream:
             if stream.resumes and not resumed:
                 resumed = True
                 _aside("[connection lost, resumed]")
+            if isinstance(event, Waiting) and not waited:
+                waited = True
+                print(_dim(WAITS[event.reason]), file=sys.stderr, flush=True)
             if isinstance(event, Delta):
                 shown.append(event.text)
             elif isinstance(event, Rewind):

@@ -21,6 +21,7 @@ class Target:
     url: str
     key: str = field(repr=False)
     root: Path | None = None
+    pair: tuple[Path, Path] | None = None  # certificate and key, where the endpoint demands one
 
     @property
     def secure(self) -> bool:
@@ -37,7 +38,8 @@ class Target:
         return not self.secure and bool(far)
 
     def client(self, *, timeout: float = 30.0, resume: Resume = AT_ONCE) -> Client:
-        tls = Tls(root=self.root) if self.secure else None
+        certificate, key = self.pair or (None, None)
+        tls = Tls(self.root, certificate, key) if self.secure else None
         return Client(self.address, self.key, tls=tls, timeout=timeout, resume=resume)
 
 
@@ -52,7 +54,14 @@ def find(endpoint: str | None, key_file: Path | None, env: Mapping[str, str] = o
     root = env.get("HEADRACE_CA")
     # The key of the stack on this machine is for that stack only.
     kept = home.api_key if url == here else None
-    return Target(url, _key(key_file, env, kept), Path(root) if root else None)
+    return Target(url, _key(key_file, env, kept), Path(root) if root else None, _pair(env))
+
+
+def _pair(env: Mapping[str, str]) -> tuple[Path, Path] | None:
+    certificate, key = env.get("HEADRACE_CLIENT_CERTIFICATE"), env.get("HEADRACE_CLIENT_KEY")
+    if bool(certificate) != bool(key):
+        stop("HEADRACE_CLIENT_CERTIFICATE and HEADRACE_CLIENT_KEY go together", "Set both.", code=USAGE)
+    return (Path(certificate), Path(key)) if certificate and key else None
 
 
 def load_stack(home: Home) -> Stack | None:

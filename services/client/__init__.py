@@ -1,6 +1,6 @@
 """Python SDK of Headrace: async, typed, streams that survive their connection."""
 
-from services.client.client import Client, Model, Replica
+from services.client.client import Client, Model, Replica, Scaling, ScalingChange
 from services.client.endpoints import Tls
 from services.client.errors import HeadraceError, Violation
 from services.client.events import (
@@ -15,6 +15,7 @@ from services.client.events import (
     ToolCallDelta,
     Usage,
     Used,
+    Waiting,
 )
 from services.client.messages import JsonSchema, Message, Options, Regex, Sampling, Tool, ToolCall
 from services.client.retry import Resume
@@ -43,6 +44,8 @@ __all__ = [
     "Resume",
     "Rewind",
     "Sampling",
+    "Scaling",
+    "ScalingChange",
     "Session",
     "SessionTurn",
     "Started",
@@ -56,4 +59,5 @@ __all__ = [
     "Usage",
     "Used",
     "Violation",
+    "Waiting",
 ]

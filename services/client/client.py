@@ -1,7 +1,7 @@
 """The client: channels to an endpoint, or to several, with one API key."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, Unpack
@@ -34,7 +34,32 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the autoscaler decided `age` seconds ago: to ask for `desired` replicas, `current` run. `held_because`:
+    why a change that is wanted is not made; empty if none is. `wanted`: replicas that each signal asks for."""
+
+    desired: int
+    current: int
+    reason: str
+    held_because: str
+    age: float
+    wanted: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingChange:
+    """Of the replicas asked for. `at`: seconds since 1970."""
+
+    before: int
+    after: int
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
+    """`scaling` is None where replicas are not scaled, or nothing was heard of it lately; `changes`: newest first."""
+
     name: str
     revision: str
     context_length: int
@@ -42,6 +67,8 @@ class Model:
     tools: bool = False
     reasoning: bool = False
     effort: bool = False
+    scaling: Scaling | None = None
+    changes: tuple[ScalingChange, ...] = ()
 
 
 class Client:
@@ -181,6 +208,16 @@ def _model(wire: models_pb2.Model) -> Model:
         for each in wire.replicas
     )
     can = wire.abilities
-    return Model(
-        wire.name, wire.revision, wire.context_length, replicas, can.tools, can.reasoning, can.effort
+    about = (wire.name, wire.revision, wire.context_length, replicas, can.tools, can.reasoning, can.effort)
+    changes = tuple(
+        ScalingChange(each.before, each.after, each.reason, each.at_ms / 1000) for each in wire.changes
     )
+    return Model(*about, scaling=_scaling(wire), changes=changes)
+
+
+def _scaling(wire: models_pb2.Model) -> Scaling | None:
+    if not wire.HasField("scaling"):
+        return None
+    told = wire.scaling
+    wanted = dict(told.wanted)
+    return Scaling(told.desired, told.current, told.reason, told.held_because, told.age_ms / 1000, wanted)

@@ -17,6 +17,10 @@ REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_MALFORMED: "malformed",
 }
 
+WaitReason = Literal["no_replica", "full"]
+
+WAITS: dict[int, WaitReason] = {pb.Waiting.NO_REPLICA: "no_replica", pb.Waiting.FULL: "full"}
+
 Durability = Literal["confirmed", "unconfirmed"]
 
 DURABILITIES: dict[int, Durability] = {
@@ -56,6 +60,17 @@ class Started:
     prompt_tokens: int
     resumable: bool = False
     messages_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No replica has room yet: `held` seconds so far, and the place in the gateway's queue, 1 for the next."""
+
+    seq: int
+    reason: WaitReason
+    held: float
+    position: int
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,7 @@ class Rewind:
     answers: tuple[Message, ...]
 
 
-Event = Started | Delta | ReasoningDelta | ToolCallDelta | Rewind | Used | Finished
+Event = Started | Waiting | Delta | ReasoningDelta | ToolCallDelta | Rewind | Used | Finished
 
 
 def usage(wire: pb.Usage) -> Usage:
@@ -157,6 +172,8 @@ def from_wire(wire: pb.StreamEvent) -> Event | None:
             return _started(wire.seq, wire.started)
         case "usage":
             return Used(wire.seq, usage(wire.usage))
+        case "waiting":
+            return _waiting(wire)
         case "finished":
             return _finished(wire)
         case _:
@@ -165,6 +182,12 @@ def from_wire(wire: pb.StreamEvent) -> Event | None:
 
 def _started(seq: int, wire: pb.Started) -> Started:
     return Started(seq, wire.turn, wire.model, wire.prompt_tokens, wire.resumable, wire.messages_dropped)
+
+
+def _waiting(wire: pb.StreamEvent) -> Waiting:
+    told = wire.waiting
+    reason = WAITS.get(told.reason, "no_replica")
+    return Waiting(wire.seq, reason, told.held_ms / 1000, told.position, wire.choice)
 
 
 def _call(wire: pb.StreamEvent) -> ToolCallDelta:

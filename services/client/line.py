@@ -11,6 +11,7 @@ from services.api.headrace.v1 import inference_pb2 as pb
 from services.client.endpoints import Endpoint, Endpoints
 from services.client.errors import HeadraceError, of
 from services.client.retry import Budget, Resume, Tries, keyless, passing, repeatable
+from services.client.tracing import traced
 
 LAST_WORDS = 1.0  # seconds that closing a client leaves to what it still has to say
 
@@ -42,7 +43,7 @@ class Line:
         while True:
             endpoint = self.endpoints.current
             try:
-                reply = await method(endpoint)(request, metadata=self.metadata, timeout=tries.left())
+                reply = await method(endpoint)(request, metadata=traced(self.metadata), timeout=tries.left())
             except grpc.aio.AioRpcError as error:
                 lost = of(error)
                 self.budget.answered |= lost.reached

@@ -18,11 +18,13 @@ from services.client.events import (
     Started,
     ToolCallDelta,
     Used,
+    Waiting,
     from_wire,
 )
 from services.client.line import Line
 from services.client.retry import keyless, passing, repeatable
 from services.client.rewind import Told
+from services.client.tracing import traced
 
 MISPLACED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)
 
@@ -115,7 +117,7 @@ class Stream:
     def _open(self) -> None:
         self._reading, self._failure = False, None
         self._endpoint = self._line.endpoints.current
-        options = {"metadata": self._line.metadata, "timeout": self._tries.left()}
+        options = {"metadata": traced(self._line.metadata), "timeout": self._tries.left()}
         if self._again or self._begin is None:
             position = pb.ResumeTurnRequest(turn=self.turn, after_seq=self.seq, epoch=self.epoch)
             self._call = self._endpoint.inference.ResumeTurn(position, **options)
@@ -137,7 +139,7 @@ class Stream:
                 yield from self._told.ended(event.seq)
                 self._ended = True
                 yield event
-            case Used():
+            case Used() | Waiting():
                 yield event
             case Delta() | ReasoningDelta() | ToolCallDelta():
                 yield from self._told.heard(event)

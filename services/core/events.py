@@ -40,6 +40,21 @@ class Started:
     messages_dropped: int = 0  # by the context policy
 
 
+class WaitReason(StrEnum):
+    NO_REPLICA = "no_replica"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No replica has room for an answer, and the gateway holds it until one has."""
+
+    reason: WaitReason
+    held_ms: int  # so far
+    position: int  # in the gateway's queue; 1 is the next
+    choice: int = 0
+
+
 class Logprob(NamedTuple):
     """A sampled token's bytes, its log probability, and the likeliest alternatives'."""
 
@@ -139,6 +154,7 @@ class Failed:
 
 Event = (
     Started
+    | Waiting
     | Delta
     | ReasoningDelta
     | CallDelta

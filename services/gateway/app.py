@@ -1,22 +1,26 @@
 """Composition root: the only place that knows which adapter stands behind which port."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 from services.backend.directory import Directory
 from services.backend.link import LinkState
+from services.backend.memory import MemoryScaling
 from services.backend.port import Lease, LeaseSource
-from services.backend.redis import RedisLeases
-from services.core.clock import RandomIds, SystemClock
+from services.backend.redis import RedisLeases, RedisScaling
+from services.backend.scaling import Demand, ScalingBoard, Scalings
+from services.core.clock import Clock, RandomIds, SystemClock
 from services.core.errors import StoreAway
 from services.core.tasks import Tasks
 from services.gateway.admission import Admission
 from services.gateway.deps import Deps, ServedModel
+from services.gateway.meter import note_breaker, store_call
 from services.gateway.settings import GatewaySettings
 from services.gateway.turns import Turns
+from services.gateway.waiting import WaitingRoom
 from services.journal.mirror import Mirrors
 from services.journal.port import JournalStore
 from services.journal.recorder import Recorder
@@ -25,12 +29,12 @@ from services.safety.screen import Screen
 from services.sessions.port import SessionStore
 from services.sessions.redis import RedisSessionStore
 from services.sessions.vault import Vault
-from services.store.breaker import State
 from services.store.check import check
 from services.store.cipher import AesGcm, Cipher, Plain, derive, master_key
 from services.store.connect import Store, connect
 from services.telemetry import metrics
 from services.telemetry.logs import log
+from services.telemetry.traces import tracing
 from services.tenancy.identify import Keyring
 from services.tenancy.keys import KeyStore
 from services.tenancy.redis import RedisKeyStore
@@ -45,12 +49,15 @@ class Stores:
     sessions: SessionStore
     leases: LeaseSource
     journals: JournalStore
+    scaling: ScalingBoard = field(default_factory=MemoryScaling)
 
 
 def redis_stores(client: Store, settings: GatewaySettings) -> Stores:
     sessions = RedisSessionStore(client, SystemClock(), RandomIds(), Vault(master_of(settings)))
     journals = RedisJournalStore(client, ciphers(settings))
-    return Stores(RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals)
+    return Stores(
+        RedisKeyStore(client), sessions, RedisLeases(client, note_unreadable), journals, RedisScaling(client)
+    )
 
 
 def master_of(settings: GatewaySettings) -> bytes:
@@ -72,17 +79,13 @@ async def check_store(client: Store) -> None:
 
 def client_of(settings: GatewaySettings) -> Store:
     url = settings.redis_url.get_secret_value()
-    return connect(url, timeout=settings.redis_timeout, on_state=note_breaker)
-
-
-def note_breaker(server: str, state: State) -> None:
-    metrics.STORE_BREAKER.labels(server).set(state is State.OPEN)
-    log.warning("store breaker", server=server, state=state)
+    return connect(url, timeout=settings.redis_timeout, on_state=note_breaker, call=store_call)
 
 
 def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, ServedModel]) -> Deps:
     clock, ids = SystemClock(), RandomIds()
-    tasks = Tasks(on_crash)
+    tasks, links, name = Tasks(on_crash), metrics.LinkMeter(), ids.new("gateway")
+    waiting = WaitingRoom(settings.max_held, clock)
     return Deps(
         settings=settings,
         clock=clock,
@@ -90,16 +93,31 @@ def build(settings: GatewaySettings, stores: Stores, models: Mapping[str, Served
         tasks=tasks,
         keyring=Keyring(stores.keys, settings.key_pepper.get_secret_value().encode(), clock),
         sessions=stores.sessions,
-        directory=directory(settings, stores.leases, tasks),
+        directory=directory(settings, stores.leases, tasks, links),
         admission=Admission(settings.max_turns, settings.tenant_turns or -(-settings.max_turns * 3 // 4)),
         screen=Screen(settings.screen),
         models=models,
-        name=ids.new("gateway"),
+        name=name,
         journals=stores.journals,
         recorder=Recorder(stores.journals, clock),
         mirrors=Mirrors(stores.journals, clock, tasks.start),
         turns=Turns(tasks),
+        waiting=waiting,
+        scalings=scalings(stores.scaling, name, models, waiting, clock),
+        links=links,
+        tracing=tracing(settings.otlp_endpoint, settings.trace_ratio),
     )
+
+
+def scalings(
+    board: ScalingBoard, gateway: str, models: Iterable[str], waiting: WaitingRoom, clock: Clock
+) -> Scalings:
+    def demand(model: str) -> Demand:
+        return Demand(waiting.held(model), waiting.refused(model))
+
+    made = Scalings(board, gateway, sorted(models), demand, clock)
+    waiting.on_demand = made.stir
+    return made
 
 
 def load_models(paths: Mapping[str, Path]) -> dict[str, ServedModel]:
@@ -107,13 +125,15 @@ def load_models(paths: Mapping[str, Path]) -> dict[str, ServedModel]:
     return {name: _model(name, path) for name, path in paths.items()}
 
 
-def directory(settings: GatewaySettings, leases: LeaseSource, tasks: Tasks) -> Directory:
+def directory(
+    settings: GatewaySettings, leases: LeaseSource, tasks: Tasks, links: metrics.LinkMeter
+) -> Directory:
     return Directory(
         source=leases,
         gateway=f"gateway-{os.getpid()}",
         token=settings.link_token.get_secret_value(),
         tasks=tasks,
-        on_change=note_link,
+        on_change=partial(note_link, links),
     )
 
 
@@ -121,11 +141,11 @@ def note_unreadable(replica: str) -> None:
     log.warning("unreadable lease", replica=replica)
 
 
-def note_link(lease: Lease, state: LinkState, reason: str) -> None:
-    up = state in (LinkState.UP, LinkState.DRAINING)
-    metrics.LINK_UP.labels(lease.model, lease.replica).set(up)
-    if not up:
-        metrics.engine_gone(lease.model, lease.replica)
+def note_link(links: metrics.LinkMeter, lease: Lease, state: LinkState, reason: str) -> None:
+    if state is LinkState.UP:
+        links.connected(lease.model, lease.replica)
+    elif state is not LinkState.DRAINING:
+        links.down(lease.model, lease.replica)
     log.info("link", replica=lease.replica, model=lease.model, state=state, reason=reason)
 
 

@@ -62,9 +62,12 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     messages: int
     gone: int = 0  # of them, not in the prompt
     text: str = ""  # the summary in their place
+    trace: str = ""  # W3C traceparent of the turn
 
 
-def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "") -> bytes:
+def pack(
+    asked: Asked, session: Session | None, wall: float, gone: int = 0, text: str = "", trace: str = ""
+) -> bytes:
     tenant, request = asked.tenant, pb.GenerateRequest()
     request.CopyFrom(asked.request)
     # Nothing checks or reads them, and a message of megabytes would fit into what nobody knows.
@@ -80,6 +83,7 @@ def pack(asked: Asked, session: Session | None, wall: float, gone: int = 0, text
         messages=0 if session is None else len(session.messages),
         gone=gone,
         text=text,
+        trace=trace,
     )
     return msgspec.msgpack.encode(kept)
 

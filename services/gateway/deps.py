@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from services.backend.directory import Directory
+from services.backend.scaling import Scalings
 from services.core.clock import Clock, Ids
 from services.core.request import Effort, Sampling, Tenant
 from services.core.tasks import Tasks
@@ -15,13 +16,15 @@ from services.gateway.admission import Admission
 from services.gateway.settings import GatewaySettings
 from services.gateway.turns import Turns
 from services.gateway.validate import ModelLimits
+from services.gateway.waiting import WaitingRoom
 from services.journal.mirror import Mirrors
 from services.journal.port import JournalStore
 from services.journal.recorder import Recorder
 from services.routing.router import Router
 from services.safety.screen import Screen
 from services.sessions.port import SessionStore
-from services.telemetry.metrics import TurnMeter
+from services.telemetry.metrics import LinkMeter, TenantLabels, TurnMeter
+from services.telemetry.traces import Tracing
 from services.tenancy.identify import Keyring
 from services.text.family import Family
 
@@ -60,6 +63,11 @@ class Deps:
     recorder: Recorder
     mirrors: Mirrors
     turns: Turns
+    waiting: WaitingRoom
+    scalings: Scalings
+    links: LinkMeter = field(default_factory=LinkMeter)
+    tracing: Tracing = field(default_factory=Tracing)
+    tenants: TenantLabels = field(default_factory=TenantLabels)
     router: Router = field(default_factory=Router)
     # One long prompt at a time: several would take the cores that carry the streams.
     rendering: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -229,6 +229,7 @@ class Generation:
     def _observe(self, now: float) -> None:
         if self._last is None:
             self._meter.ttft.observe(now - self._turn.begun)
+            self._turn.trace.event("first token", choice=self.choice)
         else:
             self._meter.inter_token.observe(now - self._last)
         self._last = now

@@ -140,6 +140,7 @@ class History:
             outer.deadline,
             outer.clock.monotonic(),
             outer.wall,
+            trace=outer.trace,
         )
         said = conversation(ask, messages, outer.wall, deps, outer.tenant)
         prompt = await render(said, model, deps)

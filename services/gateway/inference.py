@@ -12,7 +12,7 @@ import grpc
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, DeadlineExceeded
+from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, StoreAway
 from services.core.events import Event, Failed
 from services.core.request import Ask, Conversation, Scope, Tenant
 from services.gateway import pipeline, wire
@@ -20,7 +20,7 @@ from services.gateway.answer import fold
 from services.gateway.asked import Asked, request_of, unpack
 from services.gateway.deps import Deps
 from services.gateway.history import look_up
-from services.gateway.metadata import authorization
+from services.gateway.metadata import authorization, traceparent
 from services.gateway.prompt import conversation, render
 from services.gateway.reader import Reader, Rewound
 from services.gateway.response import response, turn_message
@@ -28,6 +28,7 @@ from services.gateway.turn import Turn
 from services.gateway.validate import validate_count, validate_position
 from services.journal.port import placed
 from services.telemetry.metrics import MESSAGES, RESUMES, REWINDS
+from services.telemetry.traces import Trace
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,20 +41,20 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         self._deps = deps
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        asked = await self._accept(request, context, streams=False)
-        async with self._reading(self._start(asked, context), asked.tenant, context) as reader:
+        asked, trace = await self._accept(request, context, streams=False)
+        async with self._reading(self._start(asked, trace, context), asked.tenant, context) as reader:
             events = await _all(reader)
         return response(events, shows_reasoning=request.reasoning.include)
 
     async def StreamGenerate(self, request: pb.GenerateRequest, context: Context) -> None:
-        asked = await self._accept(request, context)
-        async with self._reading(self._start(asked, context), asked.tenant, context) as reader:
+        asked, trace = await self._accept(request, context)
+        async with self._reading(self._start(asked, trace, context), asked.tenant, context) as reader:
             await _deliver(reader, context, shows_reasoning=request.reasoning.include)
 
     async def StartTurn(self, request: pb.GenerateRequest, context: Context) -> pb.Turn:
-        asked = await self._accept(request, context)
+        asked, trace = await self._accept(request, context)
         life = replace(asked.life, linger=math.inf, timeout=asked.life.timeout or self._most)
-        started = self._start(replace(asked, life=life), context)
+        started = self._start(replace(asked, life=life), trace, context)
         async with self._reading(started, asked.tenant, context) as reader:
             first = await reader.read()
             assert not isinstance(first, Rewound), "a reader from the beginning is never ahead"
@@ -69,8 +70,10 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         shows = Scope.REASONING in tenant.scopes and await self._shows_reasoning(request.turn, tenant)
         RESUMES.inc()
         position = (request.epoch, request.after_seq)
-        async with self._reading(request.turn, tenant, context, *position) as reader:
-            await _deliver(reader, context, shows_reasoning=shows)
+        link = await self._origin(request.turn, tenant)
+        with self._deps.tracing.begin("resume", traceparent(context), link, turn=request.turn):
+            async with self._reading(request.turn, tenant, context, *position) as reader:
+                await _deliver(reader, context, shows_reasoning=shows)
 
     async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.Turn:
         tenant = await self._deps.keyring.identify(authorization(context))
@@ -107,10 +110,22 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         history, begun = ((), deps.clock.now()) if session is None else (session.messages, session.created)
         return conversation(ask, (*history, *ask.messages), begun, deps, tenant)
 
-    async def _accept(self, request: pb.GenerateRequest, context: Context, *, streams: bool = True) -> Asked:
-        return await pipeline.accept(authorization(context), request, self._deps, streams=streams)
+    async def _accept(
+        self, request: pb.GenerateRequest, context: Context, *, streams: bool = True
+    ) -> tuple[Asked, Trace]:
+        trace = self._deps.tracing.begin("turn", traceparent(context), gen_ai__operation__name="chat")
+        try:
+            with trace.child("identify"):
+                asked = await pipeline.accept(authorization(context), request, self._deps, streams=streams)
+        except HeadraceError as refusal:
+            trace.end(refusal.outcome)
+            raise
+        except BaseException:
+            trace.end("crash")
+            raise
+        return asked, trace
 
-    def _start(self, asked: Asked, context: Context) -> str:
+    def _start(self, asked: Asked, trace: Trace, context: Context) -> str:
         """Starts a turn and returns its id."""
         deps = self._deps
         seconds = asked.life.timeout or self._allowed(context)
@@ -122,7 +137,10 @@ class Inference(inference_pb2_grpc.InferenceServicer):
             begun=deps.clock.monotonic(),
             wall=deps.clock.now(),
             claim=asked.life.claim,
+            label=deps.tenants.of(asked.tenant.id),
+            trace=trace,
         )
+        trace.put(turn=turn.id, tenant=turn.label, gen_ai__request__model=turn.model)
         deps.turns.start(turn, pipeline.run(turn, deps))
         return turn.id
 
@@ -138,6 +156,17 @@ class Inference(inference_pb2_grpc.InferenceServicer):
                 yield reader
         except TimeoutError:
             raise DeadlineExceeded("the answer was not taken before the turn's deadline") from None
+
+    async def _origin(self, id: str, tenant: Tenant) -> str:
+        """The trace that the turn is in here, or began in; "" where it is not traced, or not known."""
+        if not self._deps.tracing.on:
+            return ""
+        if (turn := self._deps.turns.find(id, tenant.id)) is not None:
+            return turn.trace.header
+        with suppress(StoreAway, ValueError):
+            if (stored := await self._deps.journals.find(id)) is not None:
+                return unpack(stored.record.request).trace
+        return ""
 
     async def _turn(self, id: str, tenant: Tenant) -> pb.Turn:
         """The turn as far as it is. Raises NotFound, StoreAway."""

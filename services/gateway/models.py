@@ -7,6 +7,7 @@ import grpc
 from services.api.headrace.v1 import models_pb2 as pb
 from services.api.headrace.v1 import models_pb2_grpc
 from services.backend.link import Link, LinkState
+from services.backend.scaling import Change, Scaling
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
 from services.gateway.validate import resolve
@@ -35,7 +36,29 @@ class Models(models_pb2_grpc.ModelsServicer):
             context_length=self._deps.limits()[name].context_length,
             replicas=[_replica(link) for link in links],
             abilities=_abilities(self._deps.models[name].family.abilities),
+            **_scaling(self._deps.scalings.of(name)),
         )
+
+
+def _scaling(told: tuple[Scaling, float] | None) -> dict[str, Any]:
+    if told is None:
+        return {}
+    known, age = told
+    scaling = pb.Scaling(
+        desired=known.desired,
+        current=known.current,
+        reason=known.reason,
+        held_because=known.held_because,
+        age_ms=round(age * 1000),
+        wanted=known.wanted,
+    )
+    return {"scaling": scaling, "changes": map(_change, known.changes)}
+
+
+def _change(change: Change) -> pb.ScalingChange:
+    return pb.ScalingChange(
+        before=change.before, after=change.after, reason=change.reason, at_ms=round(change.at * 1000)
+    )
 
 
 def _abilities(abilities: Abilities) -> pb.Abilities:

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.backend.port import Order
 from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal, Precondition, StoreAway
@@ -16,6 +18,7 @@ from services.gateway.asked import Asked, check_life, pack, read_life
 from services.gateway.context import Kept
 from services.gateway.deps import Deps
 from services.gateway.history import kept, remembered
+from services.gateway.meter import session_write
 from services.gateway.prompt import bound, conversation, render
 from services.gateway.sample import sampler_of, together
 from services.gateway.turn import Turn
@@ -71,6 +74,7 @@ async def resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
 
 
 async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> None:
+    bind_contextvars(turn=turn.id, **turn.trace.ids)  # of this task: what is logged on the way has them
     try:
         async with asyncio.timeout(turn.deadline.remaining(deps.clock)):
             await work
@@ -91,13 +95,16 @@ async def _ending(turn: Turn, deps: Deps, work: Coroutine[Any, Any, None]) -> No
 
 async def _run(turn: Turn, deps: Deps) -> None:
     ask = turn.asked.ask
-    await claim(turn, deps)
+    with turn.trace.child("claim"):
+        await claim(turn, deps)
     turn.go_on()
-    turn.held.enter_context(deps.admission.slot(turn.tenant.id))
+    with turn.trace.child("admit"):
+        turn.held.enter_context(deps.admission.slot(turn.tenant.id))
     async with alone(turn, deps) as session:
         deps.screen.check(ask.messages, ask.demands())
         work = await prepare(session, turn, deps)
-        await keep(work, turn, deps)
+        with turn.trace.child("keep"):
+            await keep(work, turn, deps)
         turn.go_on()
         turn.start(len(work.order.prompt), ask.n, work.kept.dropped)
         deps.models[ask.model].meter.prompt.inc(len(work.order.prompt))
@@ -124,9 +131,11 @@ async def alone(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
     """The session, held for the turn. Raises Elsewhere if a turn that holds it has the same key."""
     async with AsyncExitStack() as stack:
         try:
-            session = await stack.enter_async_context(remembered(turn, deps))
+            with turn.trace.child("remember"):
+                session = await stack.enter_async_context(remembered(turn, deps))
         except Busy:
             await find_twin(turn, deps)
+            metrics.SESSION_BUSY.inc()
             raise
         yield session
 
@@ -166,13 +175,14 @@ async def prepare(session: Session | None, turn: Turn, deps: Deps) -> Work:
     shown = await kept(session, turn, deps)
     begun = turn.wall if session is None else session.created
     said = conversation(ask, shown.messages, begun, deps, turn.tenant)
-    prompt = await render(said, model, deps)
+    with turn.trace.child("render"):
+        prompt = await render(said, model, deps)
     return Work(bound(said, prompt, model, turn, deps), said, session, shown)
 
 
 async def keep(work: Work, turn: Turn, deps: Deps) -> None:
     """Puts the turn into the store, with its claim. Raises Elsewhere, and StoreAway if it may not go on without."""
-    packed = pack(turn.asked, work.session, turn.wall, work.kept.gone, work.kept.text)
+    packed = pack(turn.asked, work.session, turn.wall, work.kept.gone, work.kept.text, turn.trace.header)
     record = turn.record(deps.name, packed, deps.retention(turn.tenant))
     try:
         holder = await deps.journals.create(record())
@@ -224,11 +234,12 @@ async def keep_answer(endings: tuple[Ending, ...], session: Session, turn: Turn,
     answer = fold(turn.journal.events)[0].message()
     said = (*turn.asked.ask.messages, worth_keeping(answer))
     where = (turn.tenant.id, session.id, session.version)
-    try:
-        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
-    except StoreAway:
-        # Perhaps only the reply was lost: by its operation's id the second call finds the first.
-        return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
+    with session_write():
+        try:
+            return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
+        except StoreAway:
+            # Perhaps only the reply was lost: by its operation's id the second call finds the first.
+            return await deps.sessions.append(*where, said, operation=turn.id, model=turn.model)
 
 
 async def durability(turn: Turn, deps: Deps) -> Durability:

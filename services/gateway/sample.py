@@ -24,19 +24,19 @@ from services.gateway.answer import Past, fold
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.generation import Ending as Heard
 from services.gateway.generation import Generation
+from services.gateway.search import LOOK, Connection, Search, connection
 from services.gateway.turn import Count, Turn
+from services.gateway.waiting import WaitingRoom
 from services.routing.router import Router, Wish
 from services.telemetry import metrics
 
 MAX_ROUTES = 3  # replicas tried for an answer
-LOOK = 0.25  # seconds between two looks for a replica while nothing changes
 MAX_SEED = 2**63 - 1
 
 UNTOUCHED = {Cause.FULL, Cause.DRAINING, Cause.LOST, Cause.ENGINE}
 GOOD = {Cause.STOP, Cause.LENGTH}
 BAD = {Cause.LOST, Cause.ENGINE}
 
-Connection = tuple[str, int]  # a replica, and which of the connections to it
 T = TypeVar("T")
 
 
@@ -53,6 +53,8 @@ class Sampler:
     recovery: float  # seconds that a begun answer waits for a replica to go on
     router: Router
     wish: Wish
+    room: WaitingRoom
+    hold: float  # seconds that one that has not begun waits for a replica with room
 
     async def sample(self, choice: int, past: Past | None = None) -> Ending:
         """One answer; a second try, held to the format, if the model broke it before anything was visible.
@@ -101,10 +103,11 @@ class Sampler:
         that has begun is worth waiting for a replica, also for one that was full."""
         loop = asyncio.get_running_loop()
         tried, begun = set[Connection](), bool(generation.sampled)
-        failure, losses, lost = self._no_link, 0, None
+        failure: HeadraceError | None = None
+        search, losses, lost = self._search(generation.choice), 0, None
         until = loop.time() + self.recovery if begun else 0.0
-        while losses < MAX_ROUTES and (link := await self._route(tried, until)) is not None:
-            tried.add(_connection(link))
+        while losses < MAX_ROUTES and (link := await search.link(tried, until)) is not None:
+            tried.add(connection(link))
             if lost is not None:
                 generation.on_first = partial(self._moved, lost, begun)
             heard = await self._on(link, continued(order, generation.sampled), generation)
@@ -117,8 +120,8 @@ class Sampler:
                 return generation.cut()
             begun = begun or bool(generation.sampled)
             failure = self._failure(heard, begun=begun)
-            if heard.cause is Cause.FULL and begun:
-                tried.discard(_connection(link))
+            if heard.cause is Cause.FULL and (begun or search.patient):
+                tried.discard(connection(link))
                 await self.directory.change(LOOK)
                 continue
             if heard.cause not in UNTOUCHED:
@@ -127,7 +130,16 @@ class Sampler:
             if begun and await self._gone(link):
                 until = loop.time() + self.recovery
         generation.give_up()
-        raise failure
+        raise self._refused(failure or search.refusal())
+
+    def _refused(self, failure: HeadraceError) -> HeadraceError:
+        if isinstance(failure, Full | NoReplica):
+            self.room.refuse(self.model.name)
+        return failure
+
+    def _search(self, choice: int) -> Search:
+        held = (self.room, self.hold, self.turn, choice)
+        return Search(self.model.name, self.directory, self.router, self.wish, *held)
 
     async def _gone(self, link: Link) -> bool:
         """A dead engine takes its link along within moments; one that lives has ended this turn alone."""
@@ -168,11 +180,20 @@ class Sampler:
         meter, count, mended = self.model.meter, self.turn.counts[generation.choice], generation.parser.mended
         before, reasoned, known = count.completion, count.reasoning, set(mended)
         generation.goes_on()
-        order_id = link.submit(order, generation)
+        trace = self.turn.trace.child("generate", replica=link.name, choice=generation.choice)
+        order_id = link.submit(
+            replace(order, traceparent=trace.header) if trace.header else order, generation
+        )
         try:
-            return await generation.ending
+            heard = await generation.ending
+            trace.put(cause=heard.cause)
+            return heard
         finally:
             link.cancel(order_id)
+            if self.room.held(self.model.name):
+                self.directory.stir()
+            trace.put(tokens=count.completion - before)
+            trace.end()
             meter.completion.inc(count.completion - before)
             meter.reasoning.inc(count.reasoning - reasoned)
             for flaw in set(mended) - known:
@@ -185,23 +206,11 @@ class Sampler:
     def _moved(self, cause: Cause, begun: bool) -> None:
         if begun:
             self.turn.migrations += 1
+            self.turn.trace.event("migration", cause=cause)
             self.turn.append(Migrated())
             metrics.MIGRATIONS.labels(self.model.name, cause).inc()
         else:
             metrics.REROUTES.labels(self.model.name, cause).inc()
-
-    async def _route(self, tried: set[Connection], until: float) -> Link | None:
-        """The replica for an answer, of those not tried on this connection; None if none is ready with room by
-        `until`, a time of the event loop's clock."""
-        loop = asyncio.get_running_loop()
-        while True:
-            links = [k for k in self.directory.links(self.model.name) if _connection(k) not in tried]
-            if (choice := self.router.choose(links, self.wish, loop.time())) is not None:
-                metrics.ROUTES.labels(self.model.name, choice.reason).inc()
-                return choice.replica
-            if loop.time() >= until:
-                return None
-            await self.directory.change(min(LOOK, until - loop.time()))
 
     def _report(self, link: Link, cause: Cause) -> None:
         """Tells routing what came of an order; what the caller or the replica's load decided says nothing."""
@@ -210,13 +219,6 @@ class Sampler:
             metrics.EJECTIONS.labels(self.model.name, "slow").inc()
         elif cause in BAD and self.router.failed(link, peers, now):
             metrics.EJECTIONS.labels(self.model.name, "failing").inc()
-
-    @property
-    def _no_link(self) -> HeadraceError:
-        name = self.model.name
-        if any(link.ready for link in self.directory.links(name)):
-            return Full(f"every replica of {name} is at its capacity")
-        return NoReplica(f"no replica of {name} is connected")
 
     def _failure(self, heard: Heard, *, begun: bool) -> HeadraceError:
         if heard.cause is Cause.FULL:
@@ -238,16 +240,13 @@ class Sampler:
 def sampler_of(order: Order, said: Conversation, turn: Turn, deps: Deps) -> Sampler:
     ask = turn.asked.ask
     wish = deps.router.wish(order.cache_salt, order.prompt, ask.session)
-    model, recovery = deps.models[ask.model], deps.settings.recovery
-    return Sampler(order, said, ask, model, deps.directory, turn, recovery, deps.router, wish)
+    model, settings = deps.models[ask.model], deps.settings
+    where = (deps.router, wish, deps.waiting, settings.hold)
+    return Sampler(order, said, ask, model, deps.directory, turn, settings.recovery, *where)
 
 
 def _reads_as(past: Past, said: Sequence[Event], choice: int) -> bool:
     return fold(said, choice + 1)[choice].message() == past.answer.message()
-
-
-def _connection(link: Link) -> Connection:
-    return link.lease.replica, link.connections
 
 
 def _reason(heard: Heard, generation: Generation) -> FinishReason:

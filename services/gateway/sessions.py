@@ -13,6 +13,7 @@ from services.core.request import Scope, Tenant
 from services.gateway import wire
 from services.gateway.deps import Deps
 from services.gateway.metadata import authorization
+from services.gateway.meter import session_write
 from services.gateway.validate import refuse_any, validate_history
 from services.sessions.port import Part, Session, SessionTurn
 
@@ -34,7 +35,10 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
         ttl = _ttl(request, self._deps.settings.session_ttl_limit)
         history = validate_history([*_system_message(request.system), *request.messages])
         self._deps.screen.check(history, request.metadata.values())
-        session = await self._deps.sessions.create(tenant.id, history, ttl, metadata=dict(request.metadata))
+        with session_write():
+            session = await self._deps.sessions.create(
+                tenant.id, history, ttl, metadata=dict(request.metadata)
+            )
         return _whole(session, tenant)
 
     async def Get(self, request: pb.GetSessionRequest, context: Context) -> pb.Session:
@@ -54,7 +58,8 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
     async def Fork(self, request: pb.ForkSessionRequest, context: Context) -> pb.Session:
         """The answer has no messages: the caller may have them, and they may be many."""
         tenant = await self._tenant(context)
-        return _head(await self._deps.sessions.fork(tenant.id, request.id, request.at_version))
+        with session_write():
+            return _head(await self._deps.sessions.fork(tenant.id, request.id, request.at_version))
 
     async def Export(self, request: pb.ExportSessionRequest, context: Context) -> None:
         tenant = await self._tenant(context)
@@ -63,7 +68,8 @@ class Sessions(sessions_pb2_grpc.SessionsServicer):
 
     async def Delete(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
         tenant = await self._tenant(context)
-        await self._deps.sessions.delete(tenant.id, request.id)
+        with session_write():
+            await self._deps.sessions.delete(tenant.id, request.id)
         return pb.DeleteSessionResponse()
 
     async def _tenant(self, context: Context) -> Tenant:

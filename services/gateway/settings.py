@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
@@ -20,7 +20,11 @@ from services.store.cipher import master_key
 
 PREFIX = "HEADRACE_"
 # Of the command and the local stack, not settings of a gateway.
-OTHER_VARIABLES = {"CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "STACK"}
+OTHER_VARIABLES = {
+    "CONFIG", "HOME", "CACHE", "ENDPOINT", "API_KEY", "API_KEY_FILE", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "STACK",
+}  # fmt: skip
+
+MARGIN = 10.0  # seconds after a turn's deadline for its reader to take the end
 
 Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
 
@@ -73,6 +77,17 @@ class GatewaySettings(BaseSettings):
     recovery: float = Field(
         60, ge=0, description="an answer whose replica is lost waits so long for another to go on with it"
     )
+    hold: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="a turn waits so long for a replica with room, as while one wakes; 0: refused at once",
+    )
+    max_held: int = Field(
+        256,
+        ge=1,
+        description="turns that wait so in one worker, then they are refused; of a tenant three quarters",
+    )
     linger: float = Field(
         10, ge=0, le=3600, description="a stream nobody reads goes on so long, then it is cancelled"
     )
@@ -89,6 +104,14 @@ class GatewaySettings(BaseSettings):
     max_message_bytes: int = Field(
         4 << 20, ge=1024, description="larger requests are refused by the transport"
     )
+    max_connection_age: float = Field(
+        600, ge=1, le=86400, description="a connection so old takes no new calls: its client connects anew"
+    )
+    max_connection_grace: float | None = Field(
+        None,
+        gt=0,
+        description="for calls of an old connection to end; none: max_turn_seconds, the least there is",
+    )
     session_ttl_limit: int = Field(
         2_592_000, ge=60, description="a session may ask to be kept so long after its last turn"
     )
@@ -100,9 +123,24 @@ class GatewaySettings(BaseSettings):
         pattern=r"^(\d{4}-\d{2}-\d{2})?$",
         description="the date models are told; empty: the day a conversation begins, UTC",
     )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/\s]+)?$",
+        description="collector of traces, OTLP over gRPC, as http://host:4317; empty: no traces",
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="of the turns whose caller has not decided, so many are traced"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="of the logs on stderr"
+    )
     screen: tuple[str, ...] = Field((), description="regular expressions that no message may match")
     drain_delay: float = Field(0.0, ge=0, description="between NOT_SERVING and refusing new turns")
     drain_grace: float = Field(30.0, ge=0, description="for running turns to end after SIGTERM")
+
+    @property
+    def connection_grace(self) -> float:
+        return max(self.max_connection_grace or 0.0, self.max_turn_seconds + MARGIN)
 
     @field_validator("redis_url")
     @classmethod

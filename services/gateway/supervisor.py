@@ -12,15 +12,18 @@ import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import mark_process_dead
 
 from services.gateway.errors import EXIT_CONFIG, load_settings, stop_with
 from services.gateway.settings import GatewaySettings
 from services.telemetry import logs
+from services.telemetry.figures import Figures
 
 STALE = 5.0  # seconds without a heartbeat, then a worker does not count as serving
 RESTART_DELAY = 1.0
-API_SERVICES = ("", "headrace.v1.Inference", "headrace.v1.Models", "headrace.v1.Sessions")
+LIVENESS = "liveness"  # SERVING as long as this process answers: neither Ray nor the store can end it
+READINESS = "readiness"
+API_SERVICES = ("", READINESS, "headrace.v1.Inference", "headrace.v1.Models", "headrace.v1.Sessions")
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Supervisor:
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_insecure_port(self._settings.health_listen)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._report(serving=False)
         await server.start()
         return server
@@ -117,14 +121,14 @@ class Supervisor:
 
 def serve_metrics(settings: GatewaySettings, metrics_dir: str) -> None:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, metrics_dir)  # type: ignore[no-untyped-call]
+    registry.register(Figures(metrics_dir))
     host, _, port = settings.metrics_listen.rpartition(":")
-    start_http_server(int(port), host, registry)
+    start_http_server(int(port), host.strip("[]"), registry)
 
 
 def main() -> None:
-    logs.configure()
     settings = load_settings()
+    logs.configure(settings.log_level)
     metrics_dir = tempfile.mkdtemp(prefix="headrace-metrics-")
     try:
         serve_metrics(settings, metrics_dir)

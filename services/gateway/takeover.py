@@ -167,7 +167,10 @@ class Takeover:
         turn.journal.extend(events)
         turn.journal.saved = len(events)
         pipeline.follow(turn, turn.record(deps.name, record.request, record.keep), deps)
+        before = "" if turn.remembered is None else turn.remembered.trace
+        turn.trace = deps.tracing.begin("turn", link=before, turn=turn.id, gen_ai__request__model=turn.model)
         taken_over(turn, events)
+        turn.trace.event("takeover", epoch=turn.epoch)
         metrics.TAKEOVERS.inc()
         if stored.cancelled:
             turn.fail(Cancelled("the turn was cancelled"))
@@ -197,4 +200,5 @@ class Takeover:
             kept=True,
             claim=claim,
             remembered=kept,
+            label=deps.tenants.of(asked.tenant.id),
         )

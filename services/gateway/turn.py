@@ -25,6 +25,7 @@ from services.journal.memory import MemoryJournal
 from services.journal.port import Claim, Record, Verdict
 from services.telemetry import metrics
 from services.telemetry.logs import log
+from services.telemetry.traces import UNTRACED, Trace
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Turn:
     kept: bool = False  # the store has it
     claim: Claim | None = None
     remembered: Kept | None = None  # what another gateway knew of it
+    trace: Trace = UNTRACED
+    label: str = metrics.OTHER  # its tenant in metrics
 
     @property
     def tenant(self) -> Tenant:
@@ -122,6 +125,8 @@ class Turn:
         if self.outcome is None:
             self.outcome = Outcome.COMPLETED  # here; how it ends is not known
             self.stop()
+            self.trace.event("left")
+            self.trace.end()
         self.journal.leave(turn, error)  # also of an ending that the store did not take
 
     def stop(self) -> None:
@@ -175,6 +180,7 @@ class Turn:
         usage = self.usage
         metrics.TURNS.labels(self.model, outcome).inc()
         metrics.END_TO_END.labels(self.model).observe(seconds)
+        self._count(outcome, usage)
         log.info(
             "turn",
             turn=self.id,
@@ -189,7 +195,28 @@ class Turn:
             migrations=usage.migrations,
             takeovers=usage.takeovers,
             seconds=round(seconds, 3),
+            **self.trace.ids,
         )
+        self._traced(outcome, usage)
+
+    def _traced(self, outcome: Outcome, usage: Usage) -> None:
+        self.trace.put(
+            outcome=outcome,
+            gen_ai__response__model=self.model,
+            gen_ai__usage__input_tokens=usage.prompt,
+            gen_ai__usage__output_tokens=usage.completion,
+            cached_tokens=usage.cached,
+            reasoning_tokens=usage.reasoning,
+            migrations=usage.migrations,
+            takeovers=usage.takeovers,
+        )
+        self.trace.end("" if outcome is Outcome.COMPLETED else outcome)
+
+    def _count(self, outcome: Outcome, usage: Usage) -> None:
+        metrics.TENANT_TURNS.labels(self.label, self.model, outcome).inc()
+        kinds = {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
+        for kind, tokens in kinds.items():
+            metrics.TENANT_TOKENS.labels(self.label, self.model, kind).inc(tokens)
 
 
 def taken_over(turn: Turn, events: Sequence[Event]) -> None:

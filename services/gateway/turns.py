@@ -37,6 +37,7 @@ class Turns:
         """Runs the turn. What it holds is released when it has ended and its readers have left."""
         self._all[turn.id] = turn
         metrics.IN_FLIGHT.inc()
+        metrics.TENANT_IN_FLIGHT.labels(turn.label).inc()
         turn.task = self._tasks.start(work, turn.id)
         turn.task.add_done_callback(lambda _: self._settle(turn))
 
@@ -82,6 +83,7 @@ class Turns:
         if self._all.get(turn.id) is turn:  # it may have come back meanwhile
             del self._all[turn.id]
         metrics.IN_FLIGHT.dec()
+        metrics.TENANT_IN_FLIGHT.labels(turn.label).dec()
         turn.held.close()
 
 

@@ -22,6 +22,8 @@ from services.core.events import (
     Started,
     TakenOver,
     Usage,
+    Waiting,
+    WaitReason,
 )
 from services.core.request import Message, Role
 from services.gateway.boundary import status_of
@@ -40,6 +42,7 @@ DURABILITY = {
     Durability.CONFIRMED: pb.DURABILITY_CONFIRMED,
     Durability.UNCONFIRMED: pb.DURABILITY_UNCONFIRMED,
 }
+WAITS = {WaitReason.NO_REPLICA: pb.Waiting.NO_REPLICA, WaitReason.FULL: pb.Waiting.FULL}
 WIRE_ROLES: dict[Role, Any] = {role: number for number, role in ROLES.items()}
 
 
@@ -107,7 +110,7 @@ def logprobs(scores: Iterable[Logprob]) -> list[pb.TokenLogprob]:
 def _stream_of(entry: Entry) -> tuple[type, int, int] | None:
     """Entries of one kind, answer and call that follow each other may be merged; None: never."""
     event = entry.event
-    if isinstance(event, Delta | ReasoningDelta):
+    if isinstance(event, Delta | ReasoningDelta | Waiting):
         return type(event), event.choice, 0
     return (CallDelta, event.choice, event.index) if isinstance(event, CallDelta) else None
 
@@ -124,6 +127,10 @@ def _merged(entries: list[Entry]) -> pb.StreamEvent:
     wire, first = pb.StreamEvent(seq=entries[-1].seq, choice=events[0].choice), events[0]
     if isinstance(first, Delta):
         wire.delta.CopyFrom(_delta(events))
+    elif isinstance(first, Waiting):
+        last = events[-1]
+        wire.waiting.reason = WAITS[last.reason]
+        wire.waiting.held_ms, wire.waiting.position = last.held_ms, last.position
     elif isinstance(first, ReasoningDelta):
         wire.reasoning.text, wire.reasoning.tokens = "".join(e.text for e in events), _tokens(events)
     else:

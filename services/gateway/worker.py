@@ -15,6 +15,7 @@ from contextlib import suppress
 import uvloop
 
 from services.core.errors import Draining, Internal, StoreAway
+from services.gateway import meter
 from services.gateway.app import build, check_store, client_of, explain_away, load_models, redis_stores
 from services.gateway.deps import Deps
 from services.gateway.errors import load_settings, stop_with
@@ -45,6 +46,7 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
         deps.tasks.start(gauge(deps), "gauges"),
         deps.tasks.start(deps.recorder.run(), "recorder"),
         deps.tasks.start(takeover.watch(), "takeover"),
+        deps.tasks.start(deps.scalings.watch(), "scaling"),
     ):
         # A worker without one of them would look healthy and serve nobody; its successor is whole.
         vital.add_done_callback(lambda _: stopping.set())
@@ -57,6 +59,8 @@ async def serve(settings: GatewaySettings, pipe: int) -> None:
     await drain(deps, takeover)
     await server.stop(LAST_WORDS)
     await deps.tasks.close()
+    await deps.scalings.leave()
+    await asyncio.to_thread(deps.tracing.close)
     await client.aclose()
 
 
@@ -97,20 +101,16 @@ async def beat(pipe: int, stopping: asyncio.Event) -> None:
 
 
 async def gauge(deps: Deps) -> None:
+    metrics.describe_build()
+    there: set[tuple[str, str]] = set()
     while True:
-        metrics.STORE_UP.set(not deps.directory.store_away)
-        metrics.JOURNAL_LAG.set(deps.recorder.lag)
-        for link in deps.directory.links():
-            labels = (link.lease.model, link.lease.replica)
-            metrics.ENGINE_RUNNING.labels(*labels).set(link.load.running)
-            metrics.ENGINE_WAITING.labels(*labels).set(link.load.waiting)
-            metrics.ENGINE_KV_USE.labels(*labels).set(link.load.kv_use)
+        there = meter.gauge(deps, there)
         await asyncio.sleep(BEAT)
 
 
 def main() -> None:
-    logs.configure()
     settings = load_settings()
+    logs.configure(settings.log_level)
     try:
         uvloop.run(serve(settings, int(sys.argv[1])))
     except StoreAway as error:

@@ -25,6 +25,8 @@ from services.core.events import (
     Started,
     TakenOver,
     Usage,
+    Waiting,
+    WaitReason,
 )
 
 ERRORS = {kind.outcome: kind for kind in errors.HeadraceError.__subclasses__()}
@@ -86,6 +88,7 @@ _PACK: dict[type[Event], Callable[[Any], tuple[Any, ...]]] = {
     Answered: lambda e: (6, _endings(e.endings)),
     Usage: lambda e: (7, e.prompt, e.completion, e.cached, e.reasoning, e.migrations, e.takeovers),
     Migrated: lambda e: (10,),
+    Waiting: lambda e: (11, e.reason, e.held_ms, e.position, e.choice),
     Finished: lambda e: (8, _endings(e.endings), e.session_version, e.durability),
     Failed: _pack_failed,
 }
@@ -103,5 +106,6 @@ _UNPACK: dict[int, Callable[..., Event]] = {
     ),
     9: _failed,
     10: Migrated,
+    11: lambda reason, held_ms, position, choice=0: Waiting(WaitReason(reason), held_ms, position, choice),
 }
 _FIELDS = {kind: len(signature(make).parameters) for kind, make in _UNPACK.items()}

@@ -1,7 +1,7 @@
 """How every room talks to Redis or Valkey: one client with our limits, one translation of its errors."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from redis import exceptions
@@ -25,6 +25,8 @@ FULL_TEXT = "the session and key store is full"  # the operator's maxmemory
 Store = Node | Cluster
 # Of a server, by its address: its breaker opened or closed.
 OnState = Callable[[str, State], None]
+# Entered around each call, by the command's name or "pipeline".
+Call = Callable[[str], AbstractContextManager[object]]
 
 # What says that the store cannot serve now. Other replies (a wrong type, a script that does not
 # compile) are our own mistakes and stay what they are.
@@ -48,7 +50,12 @@ def _unheard(place: str, state: State) -> None:
 
 
 def connect(
-    url: str, *, timeout: float = 0.25, clock: Clock | None = None, on_state: OnState = _unheard
+    url: str,
+    *,
+    timeout: float = 0.25,
+    clock: Clock | None = None,
+    on_state: OnState = _unheard,
+    call: Call = nullcontext,
 ) -> Store:
     """A client that sends each command once: the default of ten repeats would multiply every append.
 
@@ -58,7 +65,8 @@ def connect(
     address, clock = parse(url), clock or SystemClock()
 
     def node(place: str, pool: BlockingConnectionPool) -> Node:
-        return Node.of(pool, Breaker(clock, on_change=lambda state: on_state(place, state)), timeout)
+        breaker = Breaker(clock, on_change=lambda state: on_state(place, state))
+        return Node.of(pool, breaker, timeout, call)
 
     if address.mode is Mode.CLUSTER:
         return Cluster(address.places, lambda place: node(str(place), _pool(address, place, timeout)), clock)

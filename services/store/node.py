@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
@@ -33,11 +33,19 @@ class Node(Redis):
 
     breaker: Breaker
     budget: float
+    call: Callable[[str], AbstractContextManager[object]]
 
     @classmethod
-    def of(cls, pool: ConnectionPool, breaker: Breaker, budget: float) -> "Node":
+    def of(
+        cls,
+        pool: ConnectionPool,
+        breaker: Breaker,
+        budget: float,
+        call: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> "Node":
+        """`call` is entered around each call, with the command's name or "pipeline"."""
         node = cast(Node, cls.from_pool(pool))
-        node.breaker, node.budget = breaker, budget
+        node.breaker, node.budget, node.call = breaker, budget, call
         return node
 
     async def masters(self) -> Sequence["Node"]:
@@ -45,7 +53,7 @@ class Node(Redis):
         return (self,)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with self.breaker:
+        with self.breaker, self.call(str(args[0]).lower()):
             try:
                 async with asyncio.timeout(self.budget), self.living():
                     return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -84,7 +92,7 @@ class NodePipeline(Pipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """The replies in order. With `raise_on_error` the first refusal is raised, as the server said it."""
         try:
-            with self.node.breaker:
+            with self.node.breaker, self.node.call("pipeline"):
                 async with asyncio.timeout(self.node.budget), self.node.living():
                     replies = await super().execute(raise_on_error=False)
         except ResponseError as refusal:  # of a whole transaction

@@ -34,9 +34,10 @@ class Cluster:
     ray: TwoNodes
     redis_url: str
 
-    def deploy(self, replicas: int) -> None:
+    def deploy(self, replicas: int, revision: str = "first") -> None:
         settings = {
             "model": MODEL,
+            "revision": revision,
             "engine": "sim",
             "sim": {"timing": {"step_s": STEP}, "context_length": 4096, "vocab_size": 49152},
             "link_token": TOKEN,
@@ -111,7 +112,7 @@ async def test_turns_longer_than_the_grace_outlive_a_rolling_update(cluster: Clu
         actors = cluster.actors()
         begun = [endless(caller, i) for i in range(STREAMS)]
         await asyncio.gather(*(one.first.wait() for one in begun))
-        await asyncio.to_thread(cluster.deploy, 2)
+        await asyncio.to_thread(cluster.deploy, 2, "second")
         await shows(lambda: all(state_of(one.pid) in ("", "Z") for one in actors), "an old replica is there")
         histories = [history for one in begun for history in await one.end()]
         await check(made, histories, answers)

@@ -57,8 +57,9 @@ class Running:
     def inference(self) -> Any:
         return inference_pb2_grpc.InferenceStub(self.channel)
 
-    async def status(self) -> int:
-        reply = await self.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+    async def status(self, service: str = "") -> int:
+        asked = health_pb2.HealthCheckRequest(service=service)
+        reply = await self.health.Check(asked, wait_for_ready=True, timeout=20)
         return int(reply.status)
 
     async def until_serving(self) -> None:
@@ -202,6 +203,21 @@ async def test_sigterm_says_not_serving_lets_the_turn_end_and_exits_cleanly() ->
         rest = [event async for event in call]
         assert rest[-1].WhichOneof("event") == "finished"
         assert await gateway.process.wait() == 0
+
+
+async def test_a_draining_gateway_is_alive_and_not_ready() -> None:
+    states = health_pb2.HealthCheckResponse
+    async with running() as gateway:
+        assert await gateway.status("readiness") == await gateway.status("liveness") == states.SERVING
+        call = gateway.inference.StreamGenerate(ask(max_tokens=100), metadata=gateway.auth)
+        await first_delta(call)
+        gateway.process.send_signal(signal.SIGTERM)
+        async for reply in gateway.health.Watch(
+            health_pb2.HealthCheckRequest(service="readiness"), timeout=20
+        ):
+            if reply.status == states.NOT_SERVING:
+                break
+        assert await gateway.status("liveness") == states.SERVING
 
 
 async def test_readers_of_a_turn_longer_than_the_grace_are_told_to_resume_it() -> None:

@@ -8,8 +8,10 @@ import pytest
 from cluster.engine.sim import SimSettings, SimTiming
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import models_pb2
-from services.backend.memory import MemoryLeases
-from tests.support.gateway import FAST, MODEL, Endpoint, ask, running_gateway, until
+from services.backend.memory import MemoryLeases, MemoryScaling
+from services.backend.scaling import Change, Scaling
+from services.client import Client
+from tests.support.gateway import FAST, MODEL, Endpoint, ask, memory_stores, running_gateway, until
 
 SLOW = SimSettings(timing=SimTiming(step_s=0.005, scale=1), context_length=2048, vocab_size=49152)
 QUICK = SimSettings(timing=FAST, context_length=2048, vocab_size=49152)
@@ -98,6 +100,32 @@ async def test_models_shows_replicas_and_their_load() -> None:
         assert absent.value.code() is grpc.StatusCode.NOT_FOUND
         for call in calls:
             call.cancel()
+
+
+async def test_models_shows_what_the_autoscaler_decided_and_changed() -> None:
+    stores = memory_stores()
+    async with running_gateway(sim=QUICK, stores=stores) as endpoint:
+        listing = models_pb2.ListModelsRequest()
+        listed = await endpoint.models.ListModels(listing, metadata=endpoint.auth)
+        assert not listed.models[0].HasField("scaling")
+        board = stores.scaling
+        assert isinstance(board, MemoryScaling)
+        changes = (Change(1, 2, "turns", 1.8e9),)
+        wanted = {"turns": 1.5}
+        now = endpoint.deps.clock.now()
+        board.scalings[MODEL] = Scaling(2, 1, "steady", "pending", wanted, now, changes)
+        await endpoint.deps.scalings.refresh()
+        async with Client(endpoint.address, endpoint.key) as client:
+            [model] = await client.models()
+        assert model.scaling is not None and model.scaling.age < 30
+        told = (
+            model.scaling.desired,
+            model.scaling.current,
+            model.scaling.reason,
+            model.scaling.held_because,
+        )
+        assert told == (2, 1, "steady", "pending") and model.scaling.wanted == wanted
+        assert [(each.before, each.after, each.at) for each in model.changes] == [(1, 2, 1.8e9)]
 
 
 async def test_a_reader_that_is_slow_gets_fewer_and_larger_messages() -> None:

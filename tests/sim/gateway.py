@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from services.backend.memory import MemoryScaling
 from services.core.clock import Ids
 from services.core.errors import HeadraceError
 from services.core.request import Tenant
 from services.core.tasks import Tasks
 from services.gateway.admission import Admission
+from services.gateway.app import scalings
 from services.gateway.deps import Deps, ServedModel
 from services.gateway.inference import Inference
 from services.gateway.settings import GatewaySettings
 from services.gateway.takeover import Takeover
 from services.gateway.turns import Turns
+from services.gateway.waiting import WaitingRoom
 from services.gateway.worker import drain
 from services.journal.mirror import Mirrors
 from services.journal.recorder import Recorder
@@ -151,6 +154,8 @@ class SimGateway:
             recorder=Recorder(journals, clock),
             mirrors=Mirrors(journals, clock, tasks.start),
             turns=Turns(tasks),
+            waiting=(waiting := WaitingRoom(SETTINGS.max_held, clock)),
+            scalings=scalings(MemoryScaling(), self.name, MODELS, waiting, clock),
         )
         self.takeover = Takeover(self.deps)
         self.inference = Inference(self.deps)

@@ -15,6 +15,7 @@ from cluster.engine.port import Engine
 from cluster.engine.sim import SimEngine, SimSettings, SimTiming
 from cluster.link.server import Identity, LinkServer
 from cluster.link.switchboard import Switchboard
+from cluster.telemetry.spans import tracing
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc, models_pb2_grpc, sessions_pb2_grpc
 from services.backend.memory import MemoryLeases
@@ -121,12 +122,18 @@ async def mint_key(stores: Stores, tenant: str = "acme", scopes: Iterable[Scope]
 
 @asynccontextmanager
 async def sim_replica(
-    name: str, sim: SimSettings, capacity: int = 256, model: str = MODEL, engine: Engine | None = None
+    name: str,
+    sim: SimSettings,
+    capacity: int = 256,
+    model: str = MODEL,
+    engine: Engine | None = None,
+    collector: str = "",
 ) -> AsyncIterator[SimReplica]:
     given, engine = engine, engine or SimEngine(sim)
     board = Switchboard(engine, capacity)
     board.start()
-    server = LinkServer(board, Identity(name, model, "golden"), TOKEN)
+    traces = tracing(collector, {"headrace.replica": name})
+    server = LinkServer(board, Identity(name, model, "golden"), TOKEN, traces)
     address = await server.start("127.0.0.1")
     lease = Lease(name, address, model, "golden", 1, capacity, "sim", sim.context_length)
     try:
@@ -134,6 +141,7 @@ async def sim_replica(
     finally:
         await server.stop(0)
         await board.stop()
+        await asyncio.to_thread(traces.close)
         if given is None:
             await engine.close()
 
@@ -154,7 +162,9 @@ async def running_gateway(
     sim = sim or SimSettings(timing=FAST, context_length=2048, vocab_size=49152)
     async with AsyncExitStack() as stack:
         running = [
-            await stack.enter_async_context(sim_replica(f"sim-{i}", sim, capacity, model, engine))
+            await stack.enter_async_context(
+                sim_replica(f"sim-{i}", sim, capacity, model, engine, overrides.get("otlp_endpoint", ""))
+            )
             for i in range(replicas)
         ]
         if isinstance(stores.leases, MemoryLeases):
@@ -173,6 +183,7 @@ async def running_gateway(
         finally:
             await server.stop(0)
             await deps.tasks.close()
+            await asyncio.to_thread(deps.tracing.close)
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:

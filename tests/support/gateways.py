@@ -89,6 +89,7 @@ async def gateway_on(
         finally:
             await server.stop(0)
             await deps.tasks.close()
+            await asyncio.to_thread(deps.tracing.close)
 
 
 @asynccontextmanager

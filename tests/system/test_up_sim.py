@@ -6,12 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from cluster.telemetry import names
 from deploy.local.record import MARK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -67,13 +70,25 @@ def _connects(host: str, port: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+def scraped(address: str, name: str, seconds: float) -> str:
+    """What Ray's port tells once this metric is among it; Ray reports every ten seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+            figures: str = reply.read().decode()
+        if f"\n{name}" in figures:
+            return figures
+        assert time.monotonic() < until, f"no {name} among {len(figures)} bytes"
+        time.sleep(0.5)
+
+
 def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> None:
     up = headrace("up", "--engine", "sim", "--port", "0")
     assert up.returncode == 0, up.stderr
     for stage in ("weights", "store", "ray", "engine", "gateway", "first token"):
         assert f"\n  {stage} " in up.stdout
     record = json.loads((headrace.home / "stack.json").read_text())
-    addresses = [record[name] for name in ("endpoint", "health", "metrics", "store", "ray")]
+    addresses = [record[name] for name in ("endpoint", "health", "metrics", "store", "ray", "ray_metrics")]
     assert open_ports(addresses) == addresses
 
     answer = headrace("chat", "--max-tokens", "8", "Hello")
@@ -90,6 +105,19 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert [replica["connected"] for replica in status["models"][0]["replicas"]] == [True]
     assert all(process["alive"] for process in status["processes"])
 
+    figures = scraped(record["ray_metrics"], "ray_headrace_replica_steps_total", seconds=40)
+    for metric in names.REPLICA:
+        if metric is not names.CANARY_FAILURES:  # there was none
+            assert f"\n{names.PREFIX}{metric.name}" in figures, metric.name
+
+    survey = headrace("doctor", "--cluster", "--json")
+    verdicts = {check["name"]: check["verdict"] for check in json.loads(survey.stdout)}
+    assert survey.returncode == 0, survey.stdout
+    assert (
+        verdicts["versions"] == verdicts["niceness"] == verdicts["store policy"] == verdicts["clocks"] == "ok"
+    )
+    assert verdicts["store durability"] == "warn"  # one store alone
+
     again = headrace("up", "--port", "0")
     assert (again.returncode, "already up" in again.stdout) == (0, True)
     other = headrace("up", "--engine", "vllm")
@@ -105,6 +133,8 @@ def test_a_stack_lives_from_up_to_down_and_leaves_nothing(headrace: Command) -> 
     assert open_ports(addresses) == []
     assert not Path(record["scratch"]).exists()
     assert headrace("down").stdout == "Nothing was up.\n"
+    away = headrace("doctor", "--cluster")
+    assert (away.returncode, "Traceback" in away.stderr, "RAY_ADDRESS" in away.stdout) == (1, False, True)
 
 
 def test_an_interrupted_up_takes_down_what_it_had_started(headrace: Command) -> None:

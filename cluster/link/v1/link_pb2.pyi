@@ -47,7 +47,7 @@ class Hello(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Submit(_message.Message):
-    __slots__ = ("id", "prompt", "max_tokens", "min_tokens", "stop_ids", "sampling", "cache_salt", "turn", "structural_tag", "logprobs", "continued")
+    __slots__ = ("id", "prompt", "max_tokens", "min_tokens", "stop_ids", "sampling", "cache_salt", "turn", "structural_tag", "logprobs", "continued", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Submit(_message.Message):
     STRUCTURAL_TAG_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CONTINUED_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     prompt: _containers.RepeatedScalarFieldContainer[int]
     max_tokens: int
@@ -70,7 +71,8 @@ class Submit(_message.Message):
     structural_tag: str
     logprobs: int
     continued: int
-    def __init__(self, id: _Optional[int] = ..., prompt: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., cache_salt: _Optional[str] = ..., turn: _Optional[str] = ..., structural_tag: _Optional[str] = ..., logprobs: _Optional[int] = ..., continued: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[int] = ..., prompt: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., min_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., cache_salt: _Optional[str] = ..., turn: _Optional[str] = ..., structural_tag: _Optional[str] = ..., logprobs: _Optional[int] = ..., continued: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed")

@@ -125,3 +125,11 @@ async def test_the_pace_is_that_of_the_steps_and_idle_time_is_none_of_it() -> No
             await ear.done
             assert step <= link.pace < 10 * step
             assert link._stepped is None
+
+
+async def test_a_ping_that_was_answered_tells_the_round_trip() -> None:
+    async with connected(SimSettings(timing=FAST)) as link:
+        assert link.round_trip == 0
+        link.ping()
+        await until(lambda: link.round_trip > 0)
+        assert link.round_trip < 5

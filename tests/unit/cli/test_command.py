@@ -14,7 +14,7 @@ from services.cli.settings import MASK, effective
 from services.cli.where import find
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("ray", "vllm", "torch", "grpc", "redis", "pydantic", "huggingface_hub")
+HEAVY = ("ray", "vllm", "torch", "grpc", "redis", "pydantic", "huggingface_hub", "kubernetes")
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,7 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
         "models",
         "plan",
         "fetch",
+        "cluster",
         "config",
         "doctor",
         "keys",

@@ -9,6 +9,7 @@ import yaml
 from cluster.models import report
 from cluster.models.catalogue import BY_NAME, find
 from cluster.models.gpus import BY_NAME as GPUS
+from cluster.models.gpus import Gpu, kind_of
 from cluster.models.planner import Plan, Question, plan
 from services.cli import exits
 from services.cli.main import main
@@ -77,12 +78,24 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_helm_values_are_yaml_that_a_chart_can_take(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*ASKED, "--helm") == 0
-    engine = yaml.safe_load(capsys.readouterr().out)["engine"]
-    assert engine["gpu"] == {"kind": "h100", "perReplica": 2, "perNode": 2}
-    assert engine["checkpoint"] == "/models/gpt-oss-120b"
-    assert engine["revision"] == find("gpt-oss-120b").revision
+    models = yaml.safe_load(capsys.readouterr().out)["models"]
+    assert list(models) == ["gpt-oss-120b"]
+    engine = models["gpt-oss-120b"]
+    products = ["NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe"]
+    assert engine["gpu"] == {"kind": "h100", "products": products, "perReplica": 2, "perNode": 2}
+    assert engine["checkpoint"] == {
+        "source": "hub",
+        "repository": "openai/gpt-oss-120b",
+        "revision": find("gpt-oss-120b").revision,
+        "size": "69G",
+    }
     assert (engine["replicas"], engine["tensorParallelSize"], engine["maxModelLen"]) == (8, 2, 32768)
-    assert (engine["parser"], engine["sampling"]) == ("harmony", {"temperature": 1.0, "topP": 1.0})
+    assert (engine["maxNumSeqs"], engine["capacity"]) == (256, 512)
+    assert engine["shm"] == "6Gi"
+    assert engine["resources"]["worker"] == {
+        "requests": {"cpu": "6", "memory": "30Gi"},
+        "limits": {"memory": "30Gi"},
+    }
     assert all(key.isalnum() for key in engine)
 
 
@@ -90,7 +103,7 @@ def test_the_values_of_every_model_are_yaml() -> None:
     for model in BY_NAME.values():
         made = plan(Question(model, GPUS["h200"], 8))
         assert isinstance(made, Plan)
-        values = report.values(made, f"/models/{model.name}")
+        values = report.values(made)
         assert yaml.safe_load(report.yaml(values)) == values
 
 
@@ -144,6 +157,18 @@ def test_a_machine_without_gpus_says_what_it_can_run(
     assert "smollm2-135m" in said and "gpt-oss-120b" in said
 
 
+def test_helm_values_of_a_machine_without_gpus_are_for_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run("plan", "--here", "--model", "smollm2", "--helm") == 0
+    entry = yaml.safe_load(capsys.readouterr().out)["models"]["smollm2-135m"]
+    assert "gpu" not in entry and entry["maxModelLen"] == 8192
+    assert run("plan", "--here", "--model", "120b", "--helm") == exits.FAILED
+    told = capsys.readouterr()
+    assert told.out == "" and "gpt-oss-120b does not fit: its mxfp4 weights" in told.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -170,3 +195,18 @@ def test_a_mistake_costs_one_line(
 @pytest.mark.parametrize(("text", "count"), [("32k", 32768), ("128K", 131072), ("4096", 4096)])
 def test_tokens_are_written_short_or_in_full(text: str, count: int) -> None:
     assert tokens(text) == count
+
+
+def test_a_node_of_the_chart_has_the_gpus_of_its_shards_only() -> None:
+    made = plan(Question(find("r1"), GPUS["h100"], 16))
+    assert isinstance(made, Plan)
+    entry = report.values(made)["models"]["deepseek-r1"]
+    assert entry["gpu"] | {"products": []} == {"kind": "h100", "products": [], "perReplica": 16, "perNode": 8}
+    assert (entry["nodes"], entry["shm"]) == (2, "18Gi")
+
+
+@pytest.mark.parametrize("kind", GPUS.values(), ids=GPUS)
+def test_the_labels_of_a_gpu_kind_are_names_by_which_it_is_known(kind: Gpu) -> None:
+    """Feature discovery writes a hyphen where nvidia-smi has a space."""
+    assert kind.products
+    assert all(kind_of(product.replace("-", " "), 0.0) == kind for product in kind.products)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.api.headrace.v1 import inference_pb2 as pb
 from services.cli.telling import tell
 from services.client import Client, HeadraceError, Resume
 from tests.support.flaky import LOST, Item, delta, finished, flaky, rewind, started
@@ -46,3 +47,12 @@ async def test_what_was_shown_of_a_failed_answer_is_known(capsys: pytest.Capture
         with pytest.raises(HeadraceError):
             await tell(client.stream("Hello"), shown)
     assert shown == ["Ro"]
+
+
+async def test_a_wait_is_told_once_and_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    waits = [
+        pb.StreamEvent(seq=seq, waiting=pb.Waiting(reason=pb.Waiting.NO_REPLICA, position=1))
+        for seq in (2, 3)
+    ]
+    out, err, _ = await told([started(), *waits, delta(4, "Rome"), finished(5)], capsys=capsys)
+    assert (out, err) == ("Rome\n", "[no replica is up yet; waiting for one]\n")

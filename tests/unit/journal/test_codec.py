@@ -22,6 +22,8 @@ from services.core.events import (
     Started,
     TakenOver,
     Usage,
+    Waiting,
+    WaitReason,
 )
 from services.journal import codec
 
@@ -44,6 +46,7 @@ REFUSALS = st.lists(st.builds(Violation, TEXT, TEXT), min_size=1, max_size=3).ma
     lambda v: InvalidRequest(*v)
 )
 EVENTS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(Waiting, st.sampled_from(WaitReason), COUNT, COUNT, COUNT),
     st.builds(Started, TEXT, TEXT, COUNT, st.booleans(), COUNT),
     st.builds(
         Delta, TEXT, IDS, COUNT, st.lists(st.builds(Logprob, st.binary(max_size=4), SCORE, TOP), max_size=2)

@@ -308,7 +308,7 @@ class Choice(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop_sequence: _Optional[str] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class StreamEvent(_message.Message):
-    __slots__ = ("seq", "started", "delta", "usage", "finished", "error", "reasoning", "tool_call", "rewind", "choice", "epoch")
+    __slots__ = ("seq", "started", "delta", "usage", "finished", "error", "reasoning", "tool_call", "rewind", "waiting", "choice", "epoch")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -318,6 +318,7 @@ class StreamEvent(_message.Message):
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     REWIND_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     seq: int
@@ -329,9 +330,10 @@ class StreamEvent(_message.Message):
     reasoning: ReasoningDelta
     tool_call: ToolCallDelta
     rewind: Rewind
+    waiting: Waiting
     choice: int
     epoch: int
-    def __init__(self, seq: _Optional[int] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., reasoning: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., rewind: _Optional[_Union[Rewind, _Mapping]] = ..., choice: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., reasoning: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., rewind: _Optional[_Union[Rewind, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., choice: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Rewind(_message.Message):
     __slots__ = ("answers",)
@@ -352,6 +354,24 @@ class Started(_message.Message):
     resumable: bool
     messages_dropped: int
     def __init__(self, turn: _Optional[str] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., resumable: _Optional[bool] = ..., messages_dropped: _Optional[int] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("reason", "held_ms", "position")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Waiting.Reason]
+        NO_REPLICA: _ClassVar[Waiting.Reason]
+        FULL: _ClassVar[Waiting.Reason]
+    REASON_UNSPECIFIED: Waiting.Reason
+    NO_REPLICA: Waiting.Reason
+    FULL: Waiting.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    HELD_MS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    reason: Waiting.Reason
+    held_ms: int
+    position: int
+    def __init__(self, reason: _Optional[_Union[Waiting.Reason, str]] = ..., held_ms: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("text", "tokens", "logprobs")

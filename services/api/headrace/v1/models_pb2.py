@@ -24,25 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\"\x92\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\x12&\n\x08replicas\x18\x04 \x03(\x0b\x32\x14.headrace.v1.Replica\x12)\n\tabilities\x18\x05 \x01(\x0b\x32\x16.headrace.v1.Abilities\"=\n\tAbilities\x12\r\n\x05tools\x18\x01 \x01(\x08\x12\x11\n\treasoning\x18\x02 \x01(\x08\x12\x0e\n\x06\x65\x66\x66ort\x18\x03 \x01(\x08\"\x90\x01\n\x07Replica\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x0f\n\x07waiting\x18\x06 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x0e\n\x06kv_use\x18\x08 \x01(\x02\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x95\x01\n\x06Models\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/models.proto\x12\x0bheadrace.v1\"\xe6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\x12&\n\x08replicas\x18\x04 \x03(\x0b\x32\x14.headrace.v1.Replica\x12)\n\tabilities\x18\x05 \x01(\x0b\x32\x16.headrace.v1.Abilities\x12%\n\x07scaling\x18\x06 \x01(\x0b\x32\x14.headrace.v1.Scaling\x12+\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x1a.headrace.v1.ScalingChange\"\xc2\x01\n\x07Scaling\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x05\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cheld_because\x18\x04 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x05 \x01(\x05\x12\x30\n\x06wanted\x18\x06 \x03(\x0b\x32 .headrace.v1.Scaling.WantedEntry\x1a-\n\x0bWantedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\rScalingChange\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x05\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x03\"=\n\tAbilities\x12\r\n\x05tools\x18\x01 \x01(\x08\x12\x11\n\treasoning\x18\x02 \x01(\x08\x12\x0e\n\x06\x65\x66\x66ort\x18\x03 \x01(\x08\"\x90\x01\n\x07Replica\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x0f\n\x07waiting\x18\x06 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x0e\n\x06kv_use\x18\x08 \x01(\x02\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x95\x01\n\x06Models\x12M\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\x12<\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SCALING_WANTEDENTRY']._loaded_options = None
+  _globals['_SCALING_WANTEDENTRY']._serialized_options = b'8\001'
   _globals['_MODEL']._serialized_start=42
-  _globals['_MODEL']._serialized_end=188
-  _globals['_ABILITIES']._serialized_start=190
-  _globals['_ABILITIES']._serialized_end=251
-  _globals['_REPLICA']._serialized_start=254
-  _globals['_REPLICA']._serialized_end=398
-  _globals['_LISTMODELSREQUEST']._serialized_start=400
-  _globals['_LISTMODELSREQUEST']._serialized_end=419
-  _globals['_LISTMODELSRESPONSE']._serialized_start=421
-  _globals['_LISTMODELSRESPONSE']._serialized_end=477
-  _globals['_GETMODELREQUEST']._serialized_start=479
-  _globals['_GETMODELREQUEST']._serialized_end=510
-  _globals['_MODELS']._serialized_start=513
-  _globals['_MODELS']._serialized_end=662
+  _globals['_MODEL']._serialized_end=272
+  _globals['_SCALING']._serialized_start=275
+  _globals['_SCALING']._serialized_end=469
+  _globals['_SCALING_WANTEDENTRY']._serialized_start=424
+  _globals['_SCALING_WANTEDENTRY']._serialized_end=469
+  _globals['_SCALINGCHANGE']._serialized_start=471
+  _globals['_SCALINGCHANGE']._serialized_end=548
+  _globals['_ABILITIES']._serialized_start=550
+  _globals['_ABILITIES']._serialized_end=611
+  _globals['_REPLICA']._serialized_start=614
+  _globals['_REPLICA']._serialized_end=758
+  _globals['_LISTMODELSREQUEST']._serialized_start=760
+  _globals['_LISTMODELSREQUEST']._serialized_end=779
+  _globals['_LISTMODELSRESPONSE']._serialized_start=781
+  _globals['_LISTMODELSRESPONSE']._serialized_end=837
+  _globals['_GETMODELREQUEST']._serialized_start=839
+  _globals['_GETMODELREQUEST']._serialized_end=870
+  _globals['_MODELS']._serialized_start=873
+  _globals['_MODELS']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)

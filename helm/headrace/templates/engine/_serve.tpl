@@ -1,0 +1,77 @@
+{{/*
+serveConfigV2 of a model: one application. A change here is applied in place, to the running cluster, so nothing of it
+may be in rayClusterConfig too. The route is for KubeRay's sake: without one Serve's proxies never report ready, and
+neither does the RayService. No request comes over it.
+*/}}
+{{- define "headrace.serveConfig" -}}
+{{- $model := .model -}}
+{{- $slug := regexReplaceAll "[^A-Za-z0-9._-]" .name "-" -}}
+{{- $args := dict "replicas" (max 1 (int64 .facts.least)) "settings" (include "headrace.replicaSettings" . | fromYaml) -}}
+{{- if $model.autoscaling.enabled -}}
+{{- $_ := set $args "autoscaling" (include "headrace.scalingSettings" . | fromYaml) -}}
+{{- end -}}
+proxy_location: EveryNode
+http_options:
+  host: 0.0.0.0
+  port: 8000
+applications:
+  - name: {{ $slug }}
+    import_path: cluster.serving.app:application
+    route_prefix: /
+    args:
+      {{- toYaml $args | nindent 6 }}
+{{- end -}}
+
+{{/* Settings of a replica, without the secrets, which are variables of its pod. */}}
+{{- define "headrace.replicaSettings" -}}
+{{- $model := .model -}}
+model: {{ .name | quote }}
+revision: {{ $model.checkpoint.revision | quote }}
+engine: {{ $model.engine }}
+capacity: {{ int64 $model.capacity }}
+port: 50061
+drain_grace_s: {{ $model.drainGraceSeconds }}
+{{- if .facts.gpus }}
+num_cpus: 1
+num_gpus: {{ int64 .facts.gpus }}
+{{- else }}
+# All that its worker has: one replica in a pod.
+num_cpus: {{ int64 .facts.cpus }}
+{{- end }}
+{{- with .root.Values.tracing.endpoint }}
+otlp_endpoint: {{ . | quote }}
+{{- end }}
+{{- if eq $model.engine "sim" }}
+{{- with $model.sim }}
+sim:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- else }}
+vllm:
+  checkpoint: {{ include "headrace.checkpoint" .name }}
+  {{- range list "tensorParallelSize" "pipelineParallelSize" "nodes" "maxModelLen" "maxNumSeqs" "kvCacheGib" }}
+  {{ snakecase . }}: {{ index $model . | int64 }}
+  {{- end }}
+  {{- with int64 $model.maxNumBatchedTokens }}
+  max_num_batched_tokens: {{ . }}
+  {{- end }}
+  gpu_memory_utilization: {{ $model.gpuMemoryUtilization }}
+  kv_cache_dtype: {{ $model.kvCacheDtype }}
+  enable_expert_parallel: {{ $model.enableExpertParallel }}
+{{- end }}
+{{- end -}}
+
+{{- define "headrace.scalingSettings" -}}
+{{- $scaling := .model.autoscaling -}}
+min_replicas: {{ int64 $scaling.minReplicas }}
+max_replicas: {{ int64 $scaling.maxReplicas }}
+target_turns: {{ $scaling.targetTurns | default (mulf 0.75 .model.capacity) }}
+ttft_budget_seconds: {{ $scaling.ttftBudgetSeconds }}
+{{- with $scaling.prefillTokensPerSecond }}
+prefill_tokens_per_second: {{ . }}
+{{- end }}
+kv_target: {{ $scaling.kvTarget }}
+upscale_delay_seconds: {{ $scaling.upscaleDelaySeconds }}
+downscale_delay_seconds: {{ $scaling.downscaleDelaySeconds }}
+downscale_to_zero_delay_seconds: {{ $scaling.downscaleToZeroDelaySeconds }}
+{{- end -}}

@@ -1,0 +1,1 @@
+"""`headrace cluster`: the release on Kubernetes, as the API server knows it."""

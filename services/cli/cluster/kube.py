@@ -1,0 +1,183 @@
+"""The API server: objects as plain dictionaries, failures as one line with what to do. The one user of `kubernetes`."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import urllib3
+import yaml
+from kubernetes import config
+from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.config import ConfigException
+
+from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError, stop
+
+Object = dict[str, Any]
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two bytes
+PAGE = 500  # objects of an answer
+CORE = "api/v1"
+GROUPS = {
+    **dict.fromkeys(("pods", "nodes", "events", "services", "configmaps", "secrets", "namespaces"), CORE),
+    **dict.fromkeys(("deployments", "statefulsets"), "apis/apps/v1"),
+    **dict.fromkeys(("rayservices", "rayclusters"), "apis/ray.io/v1"),
+    "jobs": "apis/batch/v1",
+    "horizontalpodautoscalers": "apis/autoscaling/v2",
+    "poddisruptionbudgets": "apis/policy/v1",
+    "networkpolicies": "apis/networking.k8s.io/v1",
+    "scaledobjects": "apis/keda.sh/v1alpha1",
+    "certificates": "apis/cert-manager.io/v1",
+}
+CLUSTER_SCOPED = ("nodes", "namespaces")
+PART_OF = "app.kubernetes.io/part-of"  # engines have KubeRay's own app.kubernetes.io/name
+OURS = f"{PART_OF}=headrace"
+MEDIA = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
+
+
+class KubeError(CliError):
+    """The API server refused. `status` is the HTTP code, `message` its own words."""
+
+    def __init__(self, what: str, do: str, *, code: int, status: int, message: str) -> None:
+        super().__init__(what, do, code=code)
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True, slots=True)
+class Kube:
+    client: Any
+    namespace: str
+    server: str
+
+    def path(self, plural: str, name: str = "", part: str = "", *, everywhere: bool = False) -> str:
+        scoped = plural in CLUSTER_SCOPED or everywhere
+        steps = [GROUPS[plural], "" if scoped else f"namespaces/{self.namespace}", plural, name, part]
+        return "/" + "/".join(step for step in steps if step)
+
+    def every(
+        self, plural: str, labels: str = "", fields: str = "", *, everywhere: bool = False
+    ) -> list[Object]:
+        """All objects of a kind. Raises KubeError, with status 404 if the cluster does not know the kind."""
+        found: list[Object] = []
+        query = {"limit": str(PAGE)} | _given(labelSelector=labels, fieldSelector=fields)
+        while True:
+            answer = self.get(self.path(plural, everywhere=everywhere), query)
+            found += answer["items"]
+            more = answer["metadata"].get("continue")
+            if not more:
+                return found
+            query["continue"] = more
+
+    def get(self, path: str, query: dict[str, str] | None = None) -> Object:
+        return dict(json.loads(self.text(path, query)))
+
+    def text(self, path: str, query: dict[str, str] | None = None) -> str:
+        return self._exchange("GET", path, query or {}, None)
+
+    def send(self, method: str, path: str, body: Object, query: dict[str, str] | None = None) -> Object:
+        return dict(json.loads(self._exchange(method, path, query or {}, body)))
+
+    def _exchange(self, method: str, path: str, query: dict[str, str], body: Object | None) -> str:
+        headers = {"Accept": "application/json, */*"}
+        if body is not None:
+            headers["Content-Type"] = MEDIA[method]
+        asked = self.client.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=list(query.items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            answer = self.client.call_api(*asked, _request_timeout=TIMEOUT)
+            raw = answer.read()
+        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+            raise self._away(error) from error
+        text = bytes(raw).decode(errors="replace")
+        if not 200 <= answer.status < 300:
+            self._refuse(answer.status, text, method, path)
+        return text
+
+    def _away(self, error: Exception) -> CliError:
+        do = "Check the network, the context (`kubectl config get-contexts`) and its certificate."
+        return CliError(f"the API server {self.server} does not answer: {_why(error)}", do, code=UNREACHABLE)
+
+    def _refuse(self, status: int, text: str, method: str, path: str) -> NoReturn:
+        message = _message(text) or f"{method} {path}: HTTP {status}"
+        what, do, code = message, "", FAILED
+        if status == 401:
+            what, do, code = (
+                f"{self.server} does not know who you are",
+                "Log in to the cluster again.",
+                REFUSED,
+            )
+        elif status == 403:
+            do, code = "Ask for the Role that `headrace cluster role` prints.", REFUSED
+        elif status >= 500:
+            what, code = f"the API server {self.server} is in trouble: {message}", UNREACHABLE
+        raise KubeError(what.rstrip("."), do, code=code, status=status, message=message)
+
+
+def connect(kubeconfig: Path | None, context: str | None, namespace: str | None) -> Kube:
+    """By file, environment or, in a pod, its account. Raises CliError."""
+    settings = Configuration()
+    settings.retries = False
+    named = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    if any(Path(each).exists() for each in named.split(os.pathsep)):
+        place = _from_file(named, context, settings)
+    elif kubeconfig is None and ACCOUNT.exists():
+        _load(lambda: config.load_incluster_config(client_configuration=settings), "the pod's account")
+        place = (ACCOUNT / "namespace").read_text().strip()
+    else:
+        do = "Set KUBECONFIG or --kubeconfig; your cluster's provider says how to get one."
+        stop(f"no kubeconfig: {named} is not there", do, code=USAGE)
+    return Kube(ApiClient(settings), namespace or place, str(settings.host))
+
+
+def _from_file(named: str, context: str | None, settings: Any) -> str:
+    _load(lambda: config.load_kube_config(named, context, settings, persist_config=False), named)
+    contexts, current = config.list_kube_config_contexts(named)
+    chosen = next((each for each in contexts if each["name"] == context), current)
+    return str(chosen.get("context", {}).get("namespace") or "default")
+
+
+def _load(load: Callable[[], object], named: str) -> None:
+    try:
+        load()
+    except (
+        ConfigException,
+        yaml.YAMLError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        stop(f"{named} cannot be used: {first}", "Compare with `kubectl config view`.", code=USAGE)
+
+
+def _given(**values: str) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text).get("message", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return f"silent for {TIMEOUT[1]:g} s"
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "connection refused, or the name is not known"
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        return f"no connection within {TIMEOUT[0]:g} s"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate is not trusted"
+    return type(error).__name__

@@ -1,0 +1,205 @@
+"""`headrace cluster upgrade`: the helm command for it, and a narrator of what KubeRay then does."""
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import typer
+
+from services.cli.cluster import facts, metrics
+from services.cli.cluster.facts import Object
+from services.cli.cluster.kube import Kube
+from services.cli.cluster.picture import Picture, take
+from services.cli.exits import FAILED, REFUSED, USAGE, stop
+
+STEP = 2.0  # seconds between two looks
+LINK = "headrace_link_up"
+DELETION_DELAY = 60  # seconds; KubeRay's own, where the RayService names none
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    model: str
+    revision: str | None
+    image: str | None
+    chart: str
+    watch: bool
+    patience: float
+
+
+def run(kube: Kube, release: str | None, wish: Wish) -> None:
+    if not (wish.revision or wish.image or wish.watch):
+        stop("nothing to do", "Give --revision, --image or --watch.", code=USAGE)
+    picture = take(kube, release, deep=True)
+    service = find(picture, wish.model)
+    if wish.revision or wish.image:
+        print(command(kube, service, wish))
+        for line in forecast(picture, service, wish):
+            print(f"# {line}")
+    if wish.watch:
+        done = Follow(kube, release, facts.name(service), wish.patience).run()
+        raise typer.Exit(0 if done else FAILED)
+
+
+def find(picture: Picture, model: str) -> Object:
+    known = {facts.labels(each).get(facts.MODEL, facts.name(each)): each for each in picture["rayservices"]}
+    found = known.get(model) or known.get(facts.slug(model))
+    found = found or next((each for each in known.values() if facts.name(each) == model), None)
+    if found is None:
+        stop(
+            f"no model {model} is in {picture.namespace}",
+            f"There: {', '.join(sorted(known)) or 'none'}.",
+            code=REFUSED,
+        )
+    return found
+
+
+def command(kube: Kube, service: Object, wish: Wish) -> str:
+    """A release is helm's: whatever else changed its objects would be undone by the next upgrade."""
+    release = facts.labels(service).get(facts.INSTANCE, "RELEASE")
+    words = [
+        "helm",
+        "upgrade",
+        release,
+        wish.chart,
+        "--namespace",
+        kube.namespace,
+        "--reset-then-reuse-values",
+    ]
+    if wish.revision:
+        at = wish.model.replace(".", "\\.")
+        words += ["--set-string", f"models.{at}.checkpoint.revision={wish.revision}"]
+    if wish.image:
+        words += ["--set-string", f"images.engine.tag={wish.image}"]
+    return shlex.join([*words, "--wait", "--timeout", "60m"])
+
+
+def forecast(picture: Picture, service: Object, wish: Wish) -> list[str]:
+    """What the upgrade will need, before it is begun."""
+    moved = picture["rayservices"] if wish.image else [service]
+    need = sum(facts.gpus(pod) for each in moved for pod in picture.pods_of(_cluster(each, "active")))
+    lines = []
+    if wish.image and len(moved) > 1:
+        lines.append(f"the engine's image is every model's: {len(moved)} RayServices get a second cluster")
+    if need and picture.nodes:
+        has = sum(facts.allocatable(node) for node in picture.nodes)
+        free = has - sum(map(facts.gpus, picture["pods"]))
+        lines.append(
+            f"while both clusters stand, {need} GPUs more are needed; at most {max(free, 0)} of {has} are free"
+        )
+        if free < need:
+            lines.append(
+                "too few: add nodes, or set the model's upgrade.strategy to None, which ends the old cluster first"
+            )
+    return lines
+
+
+def _cluster(service: Object, role: str) -> str:
+    part = (service.get("status") or {}).get(f"{role}ServiceStatus") or {}
+    return str(part.get("rayClusterName") or "")
+
+
+@dataclass(slots=True)
+class Follow:
+    """Looks again and again, and says what is new. `pause` and `clock` as for a drain."""
+
+    kube: Kube
+    release: str | None
+    service: str
+    patience: float
+    pause: Callable[[], None] = lambda: time.sleep(STEP)
+    clock: Callable[[], float] = time.monotonic
+    _said: list[str] = field(default_factory=list)
+    _first: str = ""
+    _begun: bool = False
+
+    def run(self) -> bool:
+        """True once the upgrade is over and the old cluster has gone, False when patience ran out before."""
+        until = self.clock() + self.patience
+        while True:
+            picture = take(self.kube, self.release, deep=False)
+            service = next((s for s in picture["rayservices"] if facts.name(s) == self.service), None)
+            if service is None:
+                stop(f"the RayService {self.service} has been removed", code=FAILED)
+            if self._look(picture, service):
+                return True
+            if self.clock() >= until:
+                print(f"not done after {self.patience:g} s; the upgrade itself goes on", flush=True)
+                return False
+            self.pause()
+
+    def _look(self, picture: Picture, service: Object) -> bool:
+        active, pending = _cluster(service, "active"), _cluster(service, "pending")
+        self._first = self._first or active
+        clusters = [c for c in map(facts.name, picture["rayclusters"]) if _is_of(picture, c, service)]
+        self._begun = self._begun or bool(pending) or len(clusters) > 1 or active != self._first
+        if not self._begun:
+            self._say([f"{active or self.service} serves, and no upgrade is under way: waiting for one"])
+            return False
+        if pending:
+            self._say(_pending(picture, service, active, pending) + _links(self.kube, picture, service))
+            return False
+        old = [each for each in clusters if each != active]
+        self._say(_switched(service, active, old) + (_links(self.kube, picture, service) if old else []))
+        return not old
+
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            if line not in self._said:
+                print(line, flush=True)
+        self._said = lines
+
+
+def _is_of(picture: Picture, cluster: str, service: Object) -> bool:
+    owner = next(each for each in picture["rayclusters"] if facts.name(each) == cluster)["metadata"][
+        "ownerReferences"
+    ]
+    return any(each["name"] == facts.name(service) for each in owner)
+
+
+def _pending(picture: Picture, service: Object, active: str, pending: str) -> list[str]:
+    pods = picture.pods_of(pending)
+    lines = [
+        f"{pending} comes up beside {active}: {sum(map(facts.ready, pods))} of {len(pods)} pods are ready"
+    ]
+    for pod in pods:
+        if found := facts.trouble(pod):
+            lines.append(f"blocked: {facts.name(pod)}: {found}")
+    return lines + _loading(service)
+
+
+def _loading(service: Object) -> list[str]:
+    """What Serve says of the applications of the pending cluster, as KubeRay copies it."""
+    part = service["status"].get("pendingServiceStatus") or {}
+    lines = []
+    for name, application in (part.get("applicationStatuses") or {}).items():
+        for deployment, state in (application.get("serveDeploymentStatuses") or {}).items():
+            said = f": {message}" if (message := state.get("message")) else ""
+            lines.append(f"{name}/{deployment} is {state.get('status', 'unknown')}{said}")
+    return lines
+
+
+def _links(kube: Kube, picture: Picture, service: Object) -> list[str]:
+    """Where turns can go: each gateway is linked to every replica with a lease, so one gateway is asked."""
+    gateway = next((pod for pod in picture.component("gateway") if facts.ready(pod)), None)
+    if gateway is None:
+        return ["no gateway is ready"]
+    found = metrics.readings(kube, [gateway], []).get(facts.name(gateway), [])
+    model = facts.slug(facts.labels(service).get(facts.MODEL, ""))
+    up = {
+        each.labels["replica"]
+        for each in found
+        if each.name == LINK and each.value and facts.slug(each.labels["model"]) == model
+    }
+    return [f"turns can go to {len(up)} replicas with a lease"] if up else []
+
+
+def _switched(service: Object, active: str, old: list[str]) -> list[str]:
+    if not old:
+        return [f"done: {active} serves alone"]
+    delay = service["spec"].get("rayClusterDeletionDelaySeconds", DELETION_DELAY)
+    return [
+        f"{active} serves: gateways send new turns to its replicas, by their leases",
+        *(f"{each} finishes its turns; KubeRay deletes it {delay} s after the switch" for each in old),
+    ]
