@@ -142,7 +142,8 @@ def _validated(kind: type[M], values: dict[str, Any]) -> M:
 def _refused(error: ValidationError) -> CliError:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
-    return CliError(f"{name} {first['msg'][0].lower()}{first['msg'][1:]}".strip(), code=USAGE)
+    message = first["msg"].removeprefix("Value error, ")
+    return CliError(f"{name} {message[0].lower()}{message[1:]}".strip(), code=USAGE)
 
 
 def _swept(text: str) -> tuple[str, Sequence[float]]:

@@ -52,3 +52,59 @@ def test_an_idle_model_sleeps_and_wakes_for_held_turns() -> None:
     assert watched(1801, [Observation()], 1, settings=sleepy).reason is Reason.IDLE
     woken = watched(0, [], 0, held=1, settings=sleepy)
     assert (woken.desired, woken.reason) == (1, Reason.WAKE)
+
+
+def test_a_lull_shorter_than_the_delay_removes_nothing() -> None:
+    """Busy for a minute, quiet for nine, over and over."""
+    memory, now = Memory(), 0.0
+    while now < 2 * 3600:
+        turns = 8 if now % 600 < 60 else 1
+        decision, memory = decide(now, busy(turns, 8), 8, 0, SETTINGS, memory)
+        assert decision.desired == 8
+        now += STEP
+
+
+def test_a_peak_shorter_than_the_delay_adds_nothing() -> None:
+    memory, now = Memory(), 0.0
+    while now < 3600:
+        turns = 30 if now % 60 < 25 else 6
+        decision, memory = decide(now, busy(turns, 8), 8, 0, SETTINGS, memory)
+        assert decision.desired == 8
+        now += STEP
+
+
+def test_replicas_that_load_are_waited_for() -> None:
+    memory, now, reasons = Memory(), 0.0, set()
+    while now < 600:
+        decision, memory = decide(now, busy(40, 2), 4, 0, SETTINGS, memory)
+        assert decision.desired == 4
+        reasons.add(decision.held_because)
+        now += STEP
+    assert reasons == {HeldBecause.DELAY, HeldBecause.PENDING}
+
+
+def test_each_signal_adds_replicas_and_is_the_reason() -> None:
+    loads = {
+        Reason.TURNS: Observation(running=20),
+        Reason.PREFILL: Observation(queued_tokens=60_000),
+        Reason.KV: Observation(kv_use=1.0),
+    }
+    for reason, load in loads.items():
+        assert watched(31, [load] * 4, 4).reason is reason
+    assert watched(31, busy(0, 4), 4, held=100).reason is Reason.HELD
+
+
+def test_after_a_silence_of_the_caller_the_delay_begins_anew() -> None:
+    memory, now = Memory(), 0.0
+    for _ in range(29):
+        _, memory = decide(now, busy(20, 4), 4, 0, SETTINGS, memory)
+        now += STEP
+    now += 16
+    decision, memory = decide(now, busy(20, 4), 4, 0, SETTINGS, memory)
+    assert (decision.desired, decision.held_because) == (4, HeldBecause.DELAY)
+
+
+def test_bounds_that_changed_are_followed_at_once() -> None:
+    for target, bound in ((100, 64), (0, 1)):
+        decision, _ = decide(0.0, busy(1, 1), target, None, SETTINGS, Memory())
+        assert (decision.desired, decision.reason) == (bound, Reason.BOUNDS)
