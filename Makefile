@@ -3,9 +3,9 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 bin := .venv/bin
-check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
+check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down scaling-plot generate lock: export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: help install dev up down check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down generate lock
+.PHONY: help install dev up down check test sim chart-test sbom test-cluster test-slow faults faults-core bench bench-parsers bench-journal observe observe-down scaling-plot generate lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-12s %s\n' "$$target" "$$text"; done
@@ -84,6 +84,9 @@ bench-parsers: dev ## what reading an answer costs, as a table
 
 bench-journal: dev ## what keeping turns in Redis costs the gateway, as a table
 	python -m tests.load.journal
+
+scaling-plot: dev ## a simulated day of each autoscaling law, as a table and a plot
+	python -m tests.load.scaling
 
 generate: dev ## regenerate the gRPC code, and the rules and dashboards that the chart ships
 	deploy/generate

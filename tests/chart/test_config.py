@@ -1,7 +1,10 @@
 """What the chart says to gateways and replicas beyond what the values name."""
 
 import pytest
+import yaml
 
+from cluster.scaling.settings import ScalingSettings
+from deploy.chart.comments import CHART
 from tests.chart.cases import question
 from tests.chart.checks.serving import replica_settings
 from tests.chart.manifests import manifests
@@ -43,3 +46,17 @@ def test_traces_go_where_the_values_say() -> None:
 def test_settings_arrive_as_they_were_said(said: str, read: tuple[str, object]) -> None:
     key, value = read
     assert manifests(question("production", "1.34", said)).gateway_settings()[key] == value
+
+
+def test_the_charts_defaults_of_the_law_are_the_laws_own() -> None:
+    """Those that the simulated day was run with; a value of 0 leaves the law's own in place."""
+    told = yaml.safe_load((CHART / "values.yaml").read_text())["modelDefaults"]["autoscaling"]
+    law = ScalingSettings(max_replicas=told["maxReplicas"])
+    names = {
+        "ttftBudgetSeconds": law.ttft_budget_seconds,
+        "kvTarget": law.kv_target,
+        "upscaleDelaySeconds": law.upscale_delay_seconds,
+        "downscaleDelaySeconds": law.downscale_delay_seconds,
+        "downscaleToZeroDelaySeconds": law.downscale_to_zero_delay_seconds,
+    }
+    assert {name: told[name] for name in names} == names
