@@ -38,7 +38,7 @@ check: dev ## lint, types, import rules, generated code
 	python -m deploy.chart all --check
 	python -m deploy.observability --check
 
-test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, two Ray nodes
+test: dev ## unit and contract tests, simulated worlds, faults, the real engine, the whole stack, the chart's pods, two Ray nodes
 	pytest tests/unit tests/contract tests/integration tests/hostile
 	pytest -m "not slow" tests/images
 	pytest tests/sim
@@ -47,6 +47,7 @@ test: dev ## unit and contract tests, simulated worlds, faults, the real engine,
 	deploy/prometheus
 	pytest tests/chart tests/observability
 	pytest -m cluster tests/system
+	pytest -m cluster tests/pods
 	pytest -m "cluster and not slow" tests/cluster
 
 sbom: dev ## what is in each image, as CycloneDX JSON in build/sbom, out of the locks
@@ -67,10 +68,10 @@ test-slow: dev ## pipeline parallel, and every way in which a replica on two nod
 
 faults: export FAULT_FINDINGS := $(CURDIR)/faults.jsonl
 faults: export FAULT_CANCELS := 2000
-faults: dev ## kill, freeze and cut off everything there is, and write what held into the README
+faults: dev ## kill, freeze and cut off everything there is, and write what held into tests/faults/TABLE.md
 	@rm -f $(FAULT_FINDINGS)
 	pytest -p no:randomly -m faults tests/faults
-	python -m tests.faults.table $(FAULT_FINDINGS) --readme
+	python -m tests.faults.table $(FAULT_FINDINGS) --keep
 
 faults-core: dev ## the same without real Ray, real vLLM and the long waits
 	pytest -m "faults and not slow" tests/faults

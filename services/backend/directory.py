@@ -120,5 +120,7 @@ class Directory:
         delay = FIRST_RETRY
         while True:
             await link.serve()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                return  # gRPC loses a cancel that meets the end of its stream
             delay = FIRST_RETRY if link.was_up else min(delay * 2, LAST_RETRY)
             await asyncio.sleep(delay)

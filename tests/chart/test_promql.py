@@ -71,3 +71,13 @@ def test_the_scaler_asks_for_the_gateways_pods(release: str, hash_length: int) -
     (pattern,) = {json.loads(each) for each in re.findall(r'pod=~("[^"]*")', query)}
     assert re.fullmatch(pattern, pod_name(name, hash_length))
     assert not re.fullmatch(pattern, f"other-{name}-abc-def")
+
+
+def test_alerts_point_to_the_operators_own_runbooks() -> None:
+    [rules] = manifests(question("everything")).of("PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        assert (
+            alert["annotations"]["runbook_url"] == f"https://wiki.example/headrace#{alert['alert'].lower()}"
+        )

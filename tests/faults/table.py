@@ -1,4 +1,4 @@
-"""Findings of a run, and the table that they become. `python -m tests.faults.table FINDINGS [--readme]`."""
+"""Findings of a run, and the table that they become. `python -m tests.faults.table FINDINGS [--keep]`."""
 
 import json
 import os
@@ -86,8 +86,8 @@ def written(findings: Iterable[Finding]) -> str:
 def main() -> None:
     text = written(read(Path(sys.argv[1])))
     print(text)
-    if "--readme" in sys.argv:
-        write_block("faults", text)
+    if "--keep" in sys.argv:
+        write_block("faults", text, Path(__file__).with_name("TABLE.md"))
 
 
 if __name__ == "__main__":

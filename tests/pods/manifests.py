@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,7 @@ def selected(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(name) == value for name, value in selector.items())
 
 
-def hosts(
-    manifests: Manifests, pods: Mapping[str, tuple[Mapping[str, str], str]], namespace: str
-) -> dict[str, str]:
+def hosts(manifests: Manifests, pods: Mapping[str, tuple[Mapping[str, str], str]]) -> dict[str, str]:
     """The names of Services and the address of the first pod that each selects. A Service with another port than its
     pods' would need a proxy, so its ports are compared."""
     found = {}
@@ -158,6 +156,3 @@ def hosts_text(names: Mapping[str, str], namespace: str) -> str:
         full = f"{name}.{namespace}"
         lines.append(f"{address} {name} {full} {full}.svc {full}.svc.cluster.local")
     return "\n".join(lines) + "\n"
-
-
-Finder = Callable[[str], Path]

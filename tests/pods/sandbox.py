@@ -19,7 +19,6 @@ import psutil
 
 from tests.support.two_nodes import ROOT, ip, link
 
-STOP_S = 40.0
 IMAGE_PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -62,16 +61,25 @@ class Running:
             raise psutil.NoSuchProcess(self.outer.pid)
         return below[0]
 
-    def terminate(self) -> int:
-        """SIGTERM, as a kubelet sends it; the exit code. After STOP_S it is killed."""
+    def terminate(self, seconds: float) -> int:
+        """SIGTERM, as a kubelet sends it; the exit code. Raises TimeoutExpired after having killed it."""
         with suppress(psutil.NoSuchProcess):
             self.main.send_signal(signal.SIGTERM)
         try:
-            return self.outer.wait(STOP_S)
+            return self.outer.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.outer.kill()  # --kill-child takes all of the namespace with it
-            self.outer.wait()
+            self.kill()
             raise
+
+    def kill(self) -> None:
+        """The first process, which takes all of its namespace with it. unshare's --kill-child would not do: the kernel
+        forgets that wish when a process changes its user."""
+        if self.outer.poll() is None:
+            # unshare ends with its child, and has it waited for.
+            for each in psutil.Process(self.outer.pid).children() or [self.outer]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            self.outer.wait()
 
 
 @dataclass(slots=True)
@@ -86,14 +94,15 @@ class Sandbox:
 
     def run(self, container: Container, seconds: float = 180) -> str:
         """To its end, as an init container; its output. Raises Failed with it."""
-        log = self.folder / f"{container.name}.log"
-        with log.open("wb") as out:
-            code = subprocess.run(
-                self._argv(container), stdout=out, stderr=out, timeout=seconds, check=False
-            ).returncode
+        running = self.start(container)
+        try:
+            code = running.outer.wait(seconds)
+        finally:
+            running.kill()
+        said = running.log.read_text(errors="replace")
         if code != 0:
-            raise Failed(f"{container.name} ended with {code}: {log.read_text(errors='replace')}")
-        return log.read_text(errors="replace")
+            raise Failed(f"{container.name} ended with {code}: {said}")
+        return said
 
     def start(self, container: Container) -> Running:
         log = self.folder / f"{container.name}.log"
@@ -108,7 +117,7 @@ class Sandbox:
     def _argv(self, container: Container) -> list[str]:
         script = self.folder / f"{container.name}.sh"
         script.write_text(self._script(container))
-        namespaces = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+        namespaces = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork"]
         return ["nsenter", f"--net=/run/netns/{self.name}", *namespaces, "bash", str(script)]
 
     def _script(self, container: Container) -> str:
@@ -132,6 +141,8 @@ class Sandbox:
             f"for folder in tmp run home models etc/headrace; do mkdir -p {root}/$folder; "
             f"mount -t tmpfs -o mode=1777 tmpfs {root}/$folder; done",
             f"mount --bind {self.hosts} {root}/etc/hosts",
+            # All names are in that file; asked for others, this is refused at once where the world would not answer.
+            f"rm -f {root}/etc/resolv.conf && echo nameserver 127.0.0.1 >{root}/etc/resolv.conf",
         ]
         for mount in container.mounts:
             target = shlex.quote(f"{root}{mount.target}")
@@ -161,9 +172,7 @@ class Sandbox:
 
     def stop(self) -> None:
         for each in reversed(self.running):
-            if each.outer.poll() is None:
-                each.outer.kill()
-                each.outer.wait()
+            each.kill()
 
 
 @contextmanager
@@ -187,10 +196,14 @@ def sandboxes(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Sandbox]
 
 def _sandbox(undo: ExitStack, bridge: str, name: str, namespace: str, address: str, folder: Path) -> Sandbox:
     link(undo, ["netns", "add", namespace], ["netns", "del", namespace])
-    ip("link", "add", namespace, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+    # Unlinked by itself too: a connection that nobody ended keeps a namespace for minutes.
+    veth = ["type", "veth", "peer", "name", "eth0", "netns", namespace]
+    link(undo, ["link", "add", namespace, *veth], ["link", "del", namespace])
     ip("link", "set", namespace, "master", bridge, "up")
     for words in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"):
         ip("-n", namespace, *words.split())
+    # Nothing answers there; Ray finds its own address by asking for the way to the world.
+    ip("-n", namespace, "route", "add", "default", "dev", "eth0")
     own = folder / name
     own.mkdir()
     undo.callback(shutil.rmtree, own, ignore_errors=True)

@@ -13,7 +13,7 @@ from cluster.serving.ledger import CHANGES, Ledger
 from cluster.serving.names import decision_key, held_key, log_key
 from tests.support.clock import FakeClock
 from tests.support.gateway import until
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import acl_rule, free_port, running_valkey
 
 MODEL = "org/model"
 
@@ -53,6 +53,18 @@ async def test_held_and_refused_turns_of_all_gateways_are_one_number(store: tupl
     client.hset(held_key(MODEL), mapping={"g1": word(3, 1), "g2": word(2), "junk": "{"})
     with ledger(url) as made:
         await until(lambda: made.held == 6)
+
+
+async def test_the_rule_that_operators_are_given_is_enough(store: tuple[str, Any]) -> None:
+    url, client = store
+    client.execute_command(*acl_rule("replica"))
+    client.hset(held_key(MODEL), mapping={"g1": word(1), "old": word(1, at=time.time() - 90_000)})
+    client.hset("headrace:session", mapping={"g": "1"})
+    with ledger(url.replace("redis://", "redis://replica:SECRET@")) as made:
+        made.tell({"desired": 2}, {"desired": 2})
+        await until(lambda: client.llen(log_key(MODEL)) == 1 and client.get(decision_key(MODEL)) is not None)
+        assert made.held == 1
+    client.acl_deluser("replica")
 
 
 async def test_without_gateways_nothing_is_held_and_without_redis_that_is_not_known(

@@ -1,0 +1,96 @@
+"""Headrace as the chart's pods have it: command, environment, files, user and rights are those of the manifests."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.client import Client, Delta, Event, Finished
+from tests.pods.sandbox import Running, sandboxes
+from tests.pods.world import PODS, World
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+TOKENS = 100  # of a turn; five seconds of the engine's steps here
+NONE = [
+    "Uid:\t10001\t10001\t10001\t10001",
+    *(f"{each}:\t{0:016x}" for each in ("CapPrm", "CapEff", "CapBnd")),
+    "NoNewPrivs:\t1",
+]
+
+
+@dataclass(slots=True)
+class Release:
+    world: World
+    running: dict[str, Running]
+    answer: str
+
+
+async def ended_meanwhile(client: Client, gateway: Running, grace: float) -> AsyncIterator[Event]:
+    """The events of a turn after whose first words the gateway is told to end; it has to end well."""
+    end: asyncio.Task[int] | None = None
+    async for event in client.stream("Tell me a story.", max_tokens=TOKENS):
+        if isinstance(event, Delta) and end is None:
+            end = asyncio.create_task(asyncio.to_thread(gateway.terminate, grace))
+        yield event
+    assert end is not None and await end == 0, gateway.log.read_text()[-2000:]
+
+
+def rights(pid: int) -> list[str] | None:
+    """User ids, capabilities and whether there may be more, as the kernel has them; None of a process that ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return [
+            line for line in lines if line.startswith(("Uid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs"))
+        ]
+    return None
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    folder = tmp_path_factory.mktemp("pods")
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder)
+        made = undo.enter_context(sandboxes(folder, PODS))
+        if made is None:
+            pytest.skip("this user may not make network namespaces")
+        world = World.of(folder, made)
+        running = {"store": world.store()}
+        running |= {name: world.ray_pod(name) for name in ("head", "worker")}
+        world.serve(running["head"])
+        running["gateway"] = world.gateway()
+        yield Release(world, running, world.helm_test())
+
+
+def test_helm_test_gets_an_answer(release: Release) -> None:
+    assert re.search(r"^[a-e]{16}", release.answer, re.MULTILINE), release.answer
+
+
+def test_every_pod_runs_as_its_user_without_capabilities(release: Release) -> None:
+    for name, running in release.running.items():
+        for each in (running.main, *running.main.children(recursive=True)):
+            assert rights(each.pid) in (NONE, None), (name, each)
+        assert rights(running.main.pid) == NONE, name
+
+
+def test_the_gateway_can_write_what_is_mounted_for_it_and_nothing_else(release: Release) -> None:
+    places = "/ /etc /etc/headrace /home /run /usr/local/bin /var/tmp /models/tiny /tmp /models"
+    script = f"for place in {places}; do touch $place/mark 2>/dev/null && echo $place; done; rm /tmp/mark /models/mark"
+    assert release.world.inside(script).split() == ["/tmp", "/models"]
+
+
+async def test_a_gateway_that_is_ended_finishes_its_streams_and_leaves_in_time(release: Release) -> None:
+    world, gateway = release.world, release.running["gateway"]
+    grace = world.template("Deployment")["spec"]["terminationGracePeriodSeconds"]
+    async with Client(world.endpoint, world.key()) as client:
+        events = [event async for event in ended_meanwhile(client, gateway, grace)]
+    assert sum(event.tokens for event in events if isinstance(event, Delta)) == TOKENS
+    assert [event.reason for event in events if isinstance(event, Finished)] == ["length"]
+    # For the tests after this one, and as a kubelet would: in the same pod, with what is in its volumes.
+    release.running["gateway"] = await asyncio.to_thread(world.gateway)
+    assert await asyncio.to_thread(world.helm_test)
