@@ -193,6 +193,9 @@ def simulate_scaling(
     gpus: Annotated[int, typer.Option(min=1, max=10_000, help="How many there are at most.")] = 64,
     hours: Annotated[float, typer.Option(min=0.1, max=168, help="Of traffic, from midnight on.")] = 24.0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another one is another day.")] = 1,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Seeds to take the mean of. Default: 1, of a sweep 3.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the law or the world; may be repeated.")
     ] = None,
@@ -212,7 +215,7 @@ def simulate_scaling(
     """
     from services.cli.simulate import Wish, show
 
-    wish = Wish(model, gpu, gpus, hours, seed, setting or (), policies, sweep, csv, plot)
+    wish = Wish(model, gpu, gpus, hours, seed, days, setting or (), policies, sweep, csv, plot)
     show(wish, as_json=as_json)
 
 

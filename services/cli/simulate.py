@@ -12,7 +12,7 @@ from cluster.models.catalogue import UnknownModel, find
 from cluster.models.gpus import BY_NAME
 from cluster.models.planner import PlanError
 from cluster.scaling.settings import ScalingSettings
-from cluster.scaling.simulation.day import Outcome, World, peak_replicas, simulate, traffic
+from cluster.scaling.simulation.day import Outcome, World, mean, peak_replicas, simulate, traffic
 from cluster.scaling.simulation.policies import policies
 from cluster.scaling.simulation.replicas import Kind
 from cluster.scaling.simulation.speeds import NoSpeed, Speed, speed
@@ -22,6 +22,7 @@ from services.cli import output
 from services.cli.exits import USAGE, CliError, stop
 
 NAMES = ("headrace", "static", "serve-requests", "cpu", "kv-only")
+SWEPT_DAYS = 3  # of each value, if nothing is said
 PLOTS = (".png", ".svg")
 HEADS = (
     "IN BUDGET", "AVAILABLE", "TTFT P50", "P95", "P99", "TOKEN P95",
@@ -40,6 +41,7 @@ class Wish:
     gpus: int
     hours: float
     seed: int
+    days: int | None
     settings: Sequence[str]
     policies: str
     sweep: str | None
@@ -65,10 +67,10 @@ def show(wish: Wish, *, as_json: bool) -> None:
     setting = _setting(wish)
     if wish.sweep:
         field, values = _swept(wish.sweep)
-        rows = list(_guarded(field, values, setting))
+        rows = list(_guarded(field, values, setting, wish.days or SWEPT_DAYS))
         head, outcomes = field.upper(), [(f"{row.value:g}", row.outcome) for row in rows]
     else:
-        head, outcomes = "POLICY", [(each.policy, each) for each in _days(setting, names)]
+        head, outcomes = "POLICY", [(each.policy, each) for each in _days(setting, names, wish.days or 1)]
     _print(wish, setting, head, outcomes, as_json=as_json)
     if wish.csv:
         _write_csv(wish.csv, head, outcomes)
@@ -156,19 +158,28 @@ def _swept(text: str) -> tuple[str, Sequence[float]]:
         stop(f"--sweep {text!r} has what is no number", f"Write {name}=A,B,C.", code=USAGE)
 
 
-def _guarded(field: str, values: Sequence[float], setting: Setting) -> Iterator[Any]:
+def _guarded(field: str, values: Sequence[float], setting: Setting, days: int) -> Iterator[Any]:
     try:
-        yield from sweep(field, values, setting.world, setting.speed, setting.law)
+        yield from sweep(field, values, setting.world, setting.speed, setting.law, days)
     except ValidationError as error:
         raise _refused(error) from error
 
 
-def _days(setting: Setting, names: Sequence[str]) -> list[Outcome]:
-    world, found, law = setting.world, setting.speed, setting.law
+def _days(setting: Setting, names: Sequence[str], days: int) -> list[Outcome]:
+    made: dict[str, list[Outcome]] = {name: [] for name in NAMES if name in names}
+    for seed in range(setting.world.seed, setting.world.seed + days):
+        for outcome in _day(setting, setting.world.model_copy(update={"seed": seed}), names):
+            made[outcome.policy].append(outcome)
+    return [mean(each) for each in made.values()]
+
+
+def _day(setting: Setting, world: World, names: Sequence[str]) -> Iterator[Outcome]:
+    found, law = setting.speed, setting.law
     kind = Kind(found.timing, Lengths(), world.capacity)
     peak = peak_replicas(traffic(world, found, Lengths()), world, kind, law)
-    chosen = [each for each in policies(law, peak) if each.name in names]
-    return [simulate(policy, world, found, law) for policy in chosen]
+    for policy in policies(law, peak):
+        if policy.name in names:
+            yield simulate(policy, world, found, law)
 
 
 def _print(
@@ -180,6 +191,7 @@ def _print(
                 "model": wish.model,
                 "gpu": wish.gpu,
                 "gpus": wish.gpus,
+                "days": wish.days or (SWEPT_DAYS if wish.sweep else 1),
                 "world": setting.world.model_dump(),
                 "settings": setting.law.model_dump(),
                 "speed": list(setting.speed.sources),
@@ -197,9 +209,14 @@ def _title(wish: Wish, setting: Setting) -> str:
     world, found = setting.world, setting.speed
     return (
         f"{wish.model} on {wish.gpus} x {wish.gpu}: up to {found.most} replicas of {found.gpus} GPU(s), "
-        f"{world.hours:g} h, seed {world.seed}, cold start {world.cold_start_seconds:g} s, "
+        f"{world.hours:g} h{_days_told(wish)}, seed {world.seed}, cold start {world.cold_start_seconds:g} s, "
         f"TTFT budget {setting.law.ttft_budget_seconds:g} s"
     )
+
+
+def _days_told(wish: Wish) -> str:
+    days = wish.days or (SWEPT_DAYS if wish.sweep else 1)
+    return f", mean of {days} days" if days > 1 else ""
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ from cluster.scaling.simulation.traffic import HOUR, Burst, Lengths, bursts, lev
 TICK = 2.0  # seconds
 LOOK = 10.0  # seconds between two decisions; Serve pushes statistics as often
 POINTS = 480  # of a plot
+WHOLE = ("peak_replicas", "raised", "lowered")
 
 
 class World(BaseModel):
@@ -70,6 +71,17 @@ class Outcome:
 
     def document(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__ if name != "course"}
+
+
+def mean(days: Sequence[Outcome]) -> Outcome:
+    """Of days with the same policy; the peak is the highest, the course that of the first."""
+    made = Outcome(days[0].policy, course=days[0].course)
+    for each in fields(Outcome):
+        if each.name not in ("policy", "course"):
+            value = sum(getattr(day, each.name) for day in days) / len(days)
+            setattr(made, each.name, round(value) if each.name in WHOLE else value)
+    made.peak_replicas = max(day.peak_replicas for day in days)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """What one setting does to the day, others as they are: a row for each value, the mean of several days."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from cluster.scaling.settings import ScalingSettings
-from cluster.scaling.simulation.day import Outcome, World, simulate
+from cluster.scaling.simulation.day import Outcome, World, mean, simulate
 from cluster.scaling.simulation.policies import Law
 from cluster.scaling.simulation.speeds import Speed
 
-DAYS = 3  # seeds of a row
 VALUES: dict[str, tuple[float, ...]] = {
     "target_turns": (32, 64, 96, 128, 160, 192, 224),
     "ttft_budget_seconds": (0.5, 1, 2, 4, 8),
@@ -21,7 +20,6 @@ VALUES: dict[str, tuple[float, ...]] = {
     "growth": (1.25, 1.5, 2, 3, 4),
     "cold_start_seconds": (30, 60, 120, 180, 300, 420),
 }
-MEANS = ("in_budget", "available", "ttft_p50", "ttft_p95", "ttft_p99", "token_p95", "gpu_hours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,12 @@ class Row:
 
 
 def sweep(
-    name: str, values: Sequence[float], world: World, speed: Speed, law: ScalingSettings
+    name: str, values: Sequence[float], world: World, speed: Speed, law: ScalingSettings, days: int
 ) -> Iterator[Row]:
     """Turns are in budget by the TTFT budget of `law`, whatever value the law works with. Raises ValidationError."""
     for value in values:
-        days = [_day(name, value, world, speed, law, seed) for seed in range(DAYS)]
-        yield Row(value, _mean(days))
+        made = [_day(name, value, world, speed, law, seed) for seed in range(days)]
+        yield Row(value, mean(made))
 
 
 def _day(name: str, value: float, world: World, speed: Speed, law: ScalingSettings, seed: int) -> Outcome:
@@ -44,12 +42,3 @@ def _day(name: str, value: float, world: World, speed: Speed, law: ScalingSettin
     swept = law.model_dump() | ({name: value} if name in ScalingSettings.model_fields else {})
     policy = Law(ScalingSettings.model_validate(swept))
     return simulate(policy, World.model_validate(world.model_dump() | changed), speed, law)
-
-
-def _mean(days: Sequence[Outcome]) -> Outcome:
-    mean = Outcome(days[0].policy)
-    for each in fields(Outcome):
-        if each.name not in ("policy", "course"):
-            value = sum(getattr(day, each.name) for day in days) / len(days)
-            setattr(mean, each.name, value if each.name in MEANS else round(value))
-    return mean
