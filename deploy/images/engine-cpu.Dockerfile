@@ -26,6 +26,8 @@ RUN apt-get update && apt-get install --yes --no-install-recommends bash wget li
     && python -m pip uninstall --yes --root-user-action ignore pip \
     && groupadd --gid 10001 headrace \
     && useradd --uid 10001 --gid 10001 --home-dir /home/headrace --create-home --shell /bin/bash headrace \
+    # The operator may start Ray in a login shell, whose profile sets a PATH of its own.
+    && echo 'export PATH=/opt/headrace/bin:$PATH' > /etc/profile.d/headrace.sh \
     && mkdir /models && chown 10001:10001 /models
 COPY --from=packages /opt/headrace /opt/headrace
 COPY --chmod=755 deploy/images/headrace /opt/headrace/bin/headrace
