@@ -12,12 +12,10 @@ from cluster.models.catalogue import UnknownModel, find
 from cluster.models.gpus import BY_NAME
 from cluster.models.planner import PlanError
 from cluster.scaling.settings import ScalingSettings
-from cluster.scaling.simulation.day import Outcome, World, mean, peak_replicas, simulate, traffic
+from cluster.scaling.simulation.day import Outcome, World, mean, peak_replicas, simulate
 from cluster.scaling.simulation.policies import policies
-from cluster.scaling.simulation.replicas import Kind
 from cluster.scaling.simulation.speeds import NoSpeed, Speed, speed
 from cluster.scaling.simulation.sweep import VALUES, sweep
-from cluster.scaling.simulation.traffic import Lengths
 from services.cli import output
 from services.cli.exits import USAGE, CliError, stop
 
@@ -175,9 +173,7 @@ def _days(setting: Setting, names: Sequence[str], days: int) -> list[Outcome]:
 
 def _day(setting: Setting, world: World, names: Sequence[str]) -> Iterator[Outcome]:
     found, law = setting.speed, setting.law
-    kind = Kind(found.timing, Lengths(), world.capacity)
-    peak = peak_replicas(traffic(world, found, Lengths()), world, kind, law)
-    for policy in policies(law, peak):
+    for policy in policies(law, peak_replicas(world, found, law)):
         if policy.name in names:
             yield simulate(policy, world, found, law)
 

@@ -35,7 +35,23 @@ class World(BaseModel):
     capacity: int = Field(256, ge=1, le=4096, description="turns that a replica accepts")
     hold: int = Field(256, ge=0, le=100_000, description="turns that gateways hold for each GPU, at most")
     patience_seconds: float = Field(30.0, ge=0, le=600, description="a held turn is refused after so long")
+    prompt_median: float = Field(
+        600, ge=1, le=32_768, description="tokens of a prompt; the mean is twice that"
+    )
+    answer_mean: float = Field(
+        542.5, ge=1, le=32_768, description="tokens of an answer; half have a quarter of it"
+    )
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="a removed replica keeps its GPUs so long")
+
+    @property
+    def lengths(self) -> Lengths:
+        usual = Lengths()
+        scale = self.answer_mean / usual.answer_mean
+        answers = tuple((share, mean * scale) for share, mean in usual.answers)
+        return Lengths(prompt_median=self.prompt_median, answers=answers)
+
+    def kind(self, speed: Speed) -> Kind:
+        return Kind(speed.timing, self.lengths, self.capacity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +114,23 @@ class Traffic:
         return max(self.at(now) for now in range(0, int(hours * HOUR), 20))
 
 
-def traffic(world: World, speed: Speed, lengths: Lengths) -> Traffic:
-    kind = Kind(speed.timing, lengths, world.capacity)
-    rate = world.peak * speed.most * kind.throughput(world.capacity)
+def traffic(world: World, speed: Speed) -> Traffic:
+    rate = world.peak * speed.most * world.kind(speed).throughput(world.capacity)
     return Traffic(rate, bursts(world.hours, random.Random(world.seed)))  # noqa: S311
 
 
-def peak_replicas(load: Traffic, world: World, kind: Kind, law: ScalingSettings) -> int:
+def peak_replicas(world: World, speed: Speed, law: ScalingSettings) -> int:
     """As many as hold the busiest time at `target_turns` each."""
-    return max(1, math.ceil(load.most(world.hours) / kind.throughput(law.target_turns)))
+    most = traffic(world, speed).most(world.hours)
+    return max(1, math.ceil(most / world.kind(speed).throughput(law.target_turns)))
 
 
-def simulate(
-    policy: Policy, world: World, speed: Speed, law: ScalingSettings, lengths: Lengths | None = None
-) -> Outcome:
+def simulate(policy: Policy, world: World, speed: Speed, law: ScalingSettings) -> Outcome:
     """What `policy` makes of the day. The same arguments give the same outcome."""
-    lengths = lengths or Lengths()
-    load = traffic(world, speed, lengths)
+    load = traffic(world, speed)
     rng = random.Random(world.seed + 1)  # noqa: S311
-    fleet = Fleet(
-        Kind(speed.timing, lengths, world.capacity),
-        Gateways(world.hold * speed.gpus * speed.most, world.patience_seconds),
-        rng,
-    )
-    run = _Run(policy, world, speed, fleet, Outcome(policy.name))
+    gateways = Gateways(world.hold * speed.gpus * speed.most, world.patience_seconds)
+    run = _Run(policy, world, speed, Fleet(world.kind(speed), gateways, rng), Outcome(policy.name))
     run.begin(load.at(0.0), law)
     for index in range(int(world.hours * HOUR / TICK)):
         run.tick(index, load)

@@ -161,7 +161,7 @@ def test_a_quantile_is_within_a_bin_of_the_exact_one(values: list[float], share:
 
 
 def test_traffic_follows_the_day_and_bursts_come_on_top() -> None:
-    load = traffic(World(), H100, LENGTHS)
+    load = traffic(World(), H100)
     assert load.bursts
     quiet, busy = level(2 * 3600.0, ()), level(14 * 3600.0, ())
     assert quiet < 0.2 and busy == pytest.approx(1.0)
