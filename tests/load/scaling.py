@@ -9,6 +9,7 @@ from tests.load.readme import ROOT, table, write_block
 
 PLOT = "cluster/scaling/day.png"
 GPUS = 64
+DAYS = 5  # the bursts of one are not those of another
 COLUMNS = (
     "replicas by",
     "first token in time",
@@ -29,6 +30,7 @@ TOLD = {
 
 def simulated() -> dict[str, Any]:
     argv = [sys.executable, "-m", "services.cli", "simulate-scaling", "--gpus", str(GPUS), "--json"]
+    argv += ["--days", str(DAYS)]
     done = subprocess.run([*argv, "--plot", PLOT], cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
@@ -49,8 +51,8 @@ def main() -> None:
     day = simulated()
     world, budget = day["world"], day["settings"]["ttft_budget_seconds"]
     text = (
-        f"Simulated by `make scaling-plot`: {world['hours']:g} h, {day['rows'][0]['turns'] / 1e6:.1f} million turns to "
-        f"{day['model']} on at most {day['gpus']} {day['gpu'].upper()}, cold start {world['cold_start_seconds']:g} s, "
+        f"Simulated by `make scaling-plot`: mean of {day['days']} days of {day['rows'][0]['turns'] / 1e6:.1f} million "
+        f"turns each to {day['model']} on at most {day['gpus']} {day['gpu'].upper()}, cold start {world['cold_start_seconds']:g} s, "
         f"TTFT budget {budget:g} s ([plot]({PLOT}))."
     )
     write_block("scaling", "\n".join([text, "", *table(COLUMNS, list(map(row, day["rows"])))]))

@@ -29,7 +29,7 @@ def draw(outcomes: Sequence[Outcome], title: str, file: Path) -> None:
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     rate, replicas, shares = figure.subplots(3, 1, height_ratios=(2, 4, 2))
-    rate.set_title(title)
+    rate.set_title(title, fontsize="medium")
     _rate(rate, outcomes[0])
     _replicas(replicas, outcomes)
     _shares(shares, outcomes)
@@ -51,10 +51,10 @@ def _replicas(axes: "Axes", outcomes: Sequence[Outcome]) -> None:
         width = 2.0 if outcome is outcomes[0] else 1.0
         axes.step(hours, [moment.target for moment in outcome.course], where="post", lw=width, label=label)
     axes.set_ylabel("replicas asked for")
-    axes.set_xlabel("hour")
+    axes.set_xlabel("hour of the first day")
     axes.set_xlim(0, outcomes[0].course[-1].hour)
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
 
 def _shares(axes: "Axes", outcomes: Sequence[Outcome]) -> None:
