@@ -128,16 +128,24 @@ async def _resume(turn: Turn, past: Sequence[Event], deps: Deps) -> None:
 
 @asynccontextmanager
 async def alone(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
-    """The session, held for the turn. Raises Elsewhere if a turn that holds it has the same key."""
+    """The session, held for the turn. Raises Elsewhere if a turn that holds it has the same key, Busy."""
     async with AsyncExitStack() as stack:
         try:
             with turn.trace.child("remember"):
                 session = await stack.enter_async_context(remembered(turn, deps))
         except Busy:
             await find_twin(turn, deps)
-            metrics.SESSION_BUSY.inc()
-            raise
+            session = await once_more(turn, deps, stack)
         yield session
+
+
+async def once_more(turn: Turn, deps: Deps, stack: AsyncExitStack) -> Session | None:
+    """The turn before may have been told to its end, and have let the session go only now. Raises Busy."""
+    try:
+        return await stack.enter_async_context(remembered(turn, deps))
+    except Busy:
+        metrics.SESSION_BUSY.inc()
+        raise
 
 
 async def find_twin(turn: Turn, deps: Deps) -> None:
