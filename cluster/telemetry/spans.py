@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.engine.port import Cause, Finished, First
+from cluster.telemetry.otlp import exported
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 # https://www.w3.org/TR/trace-context/#traceparent-header-field-values, of a turn that is traced.
 SAMPLED = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f][13579bdf]")
 GOOD = (Cause.STOP, Cause.LENGTH, Cause.CANCELLED)
-QUEUE, BATCH = 4096, 512  # spans that wait for the collector, beyond which they are dropped; sent at once
-EXPORT = 3.0  # seconds that one export may take
 
 
 @dataclass(slots=True)
@@ -177,20 +176,4 @@ def tracing(
     gateways trace is traced here. Spans are sent in batches by a thread, and dropped while the collector is away."""
     if not endpoint and exporter is None:
         return NO_TRACING
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    resource = Resource.create({"service.name": "headrace-engine"})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    sink = _otlp(endpoint) if exporter is None else exporter()
-    provider.add_span_processor(
-        BatchSpanProcessor(sink, QUEUE, 1000, BATCH, export_timeout_millis=EXPORT * 1000)
-    )
-    return Tracing(provider, attributes)
-
-
-def _otlp(endpoint: str) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(endpoint, insecure=not endpoint.startswith("https"), timeout=EXPORT)
+    return Tracing(exported("headrace-engine", endpoint, exporter), attributes)

@@ -77,11 +77,11 @@ ENGINE = Dashboard(
                 Panel(
                     "Loading a replica",
                     {
-                        "{{model}}": f"sum by (model) (ray_headrace_replica_load_seconds_sum{{{REPLICA}}})"
-                        f" / sum by (model) (ray_headrace_replica_load_seconds_count{{{REPLICA}}})"
+                        "{{model}}": "histogram_quantile(0.5, sum by (model, le)"
+                        f" (ray_headrace_replica_load_seconds_bucket{{{REPLICA}}}))"
                     },
                     "s",
-                    help="From its start to its first token, mean of those that run: how long a new one takes.",
+                    help="From its start to its first token, median of those that run: how long a new one takes.",
                 ),
             ),
         ),

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import grpc
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.api.headrace.v1 import inference_pb2_grpc
 from services.core.clock import Deadline
-from services.core.errors import Cancelled, DeadlineExceeded, HeadraceError, StoreAway
+from services.core.errors import Cancelled, DeadlineExceeded, StoreAway
 from services.core.events import Event, Failed
 from services.core.request import Ask, Conversation, Scope, Tenant
 from services.gateway import pipeline, wire
@@ -114,15 +114,11 @@ class Inference(inference_pb2_grpc.InferenceServicer):
         self, request: pb.GenerateRequest, context: Context, *, streams: bool = True
     ) -> tuple[Asked, Trace]:
         trace = self._deps.tracing.begin("turn", traceparent(context), gen_ai__operation__name="chat")
-        try:
+        with ExitStack() as refused:
+            refused.push(trace)  # which ends here only with an error
             with trace.child("identify"):
                 asked = await pipeline.accept(authorization(context), request, self._deps, streams=streams)
-        except HeadraceError as refusal:
-            trace.end(refusal.outcome)
-            raise
-        except BaseException:
-            trace.end("crash")
-            raise
+            refused.pop_all()
         return asked, trace
 
     def _start(self, asked: Asked, trace: Trace, context: Context) -> str:

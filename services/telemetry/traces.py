@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from cluster.telemetry.otlp import exported
+from services.core.errors import HeadraceError
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -20,8 +23,6 @@ Value = str | int | float | bool
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 MAX_VALUE = 200  # characters of an attribute
 MAX_EVENTS = 32  # of a span
-QUEUE, BATCH = 4096, 512  # spans that wait for the collector, beyond which they are dropped; sent at once
-EXPORT = 3.0  # seconds that one export may take
 
 
 class Trace:
@@ -80,7 +81,7 @@ class Recorded(Trace):
         self._span.end()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self.end("" if kind is None else kind.__name__)
+        self.end("" if error is None else _failure(error))
 
 
 class Tracing:
@@ -125,29 +126,17 @@ def tracing(endpoint: str, ratio: float, exporter: Callable[[], SpanExporter] | 
     is away."""
     if not endpoint and exporter is None:
         return Tracing()
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace import SpanLimits
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     limits = SpanLimits(max_span_attributes=32, max_span_attribute_length=MAX_VALUE, max_events=MAX_EVENTS)
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(ratio)),
-        resource=Resource.create({"service.name": "headrace-gateway"}),
-        span_limits=limits,
-        shutdown_on_exit=False,
-    )
-    sink = _otlp(endpoint) if exporter is None else exporter()
-    provider.add_span_processor(
-        BatchSpanProcessor(sink, QUEUE, 1000, BATCH, export_timeout_millis=EXPORT * 1000)
-    )
-    return Tracing(provider)
+    sampler = ParentBased(TraceIdRatioBased(ratio))
+    return Tracing(exported("headrace-gateway", endpoint, exporter, sampler=sampler, span_limits=limits))
 
 
-def _otlp(endpoint: str) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(endpoint, insecure=not endpoint.startswith("https"), timeout=EXPORT)
+def _failure(error: BaseException) -> str:
+    """What kind of failure it is: the outcome that callers are told, else the name of the error's type."""
+    return error.outcome if isinstance(error, HeadraceError) else type(error).__name__
 
 
 def _named(attributes: Mapping[str, Value]) -> dict[str, Any]:

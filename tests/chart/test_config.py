@@ -6,7 +6,7 @@ import yaml
 from cluster.scaling.settings import ScalingSettings
 from deploy.chart.comments import CHART
 from tests.chart.cases import question
-from tests.chart.checks.serving import replica_settings
+from tests.chart.checks.serving import replica_settings, serve_config
 from tests.chart.manifests import manifests
 
 SLEEPS = 'models.gpt-oss-120b.autoscaling={"enabled": true, "minReplicas": 0}'
@@ -60,3 +60,23 @@ def test_the_charts_defaults_of_the_law_are_the_laws_own() -> None:
         "downscaleToZeroDelaySeconds": law.downscale_to_zero_delay_seconds,
     }
     assert {name: told[name] for name in names} == names
+
+
+SCALES = 'models.gpt-oss-120b.autoscaling={"enabled": true, "maxReplicas": 4}'
+
+
+@pytest.mark.parametrize(("capacity", "target"), [(256, 64.0), (32, 24.0)])
+def test_an_autoscaled_model_is_told_the_laws_own_defaults(capacity: int, target: float) -> None:
+    """But where a replica takes few turns: it would never be full."""
+    sized = f"models.gpt-oss-120b.capacity={capacity}"
+    asked = question(
+        "production", "1.34", SCALES, sized, f"models.gpt-oss-120b.maxNumSeqs={min(capacity, 256)}"
+    )
+    (service,) = manifests(asked).of("RayService")
+    told = ScalingSettings.model_validate(serve_config(service)["applications"][0]["args"]["autoscaling"])
+    assert told == ScalingSettings(max_replicas=4, target_turns=target)
+
+
+def test_turns_are_held_for_an_hour_at_most() -> None:
+    held = question("production", "1.34", SLEEPS, "gateway.settings.max_turn_seconds=7200")
+    assert manifests(held).gateway_settings()["hold"] == 3600

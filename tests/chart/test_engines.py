@@ -169,7 +169,7 @@ def test_ray_scales_between_the_bounds_and_a_sleeping_model_has_no_worker() -> N
     assert (group["minReplicas"], group["maxReplicas"]) == (0, 3)
     assert "serviceAccountName" not in cluster["headGroupSpec"]["template"]["spec"]  # KubeRay makes it
     scaling = args(entry).autoscaling
-    assert scaling and (scaling.min_replicas, scaling.max_replicas, scaling.target_turns) == (0, 3, 150)
+    assert scaling and (scaling.min_replicas, scaling.max_replicas, scaling.target_turns) == (0, 3, 64)
 
 
 def test_equal_bounds_need_no_autoscaler() -> None:

@@ -53,7 +53,8 @@ def main() -> None:
     text = (
         f"Simulated by `make scaling-plot`: mean of {day['days']} days of {day['rows'][0]['turns'] / 1e6:.1f} million "
         f"turns each to {day['model']} on at most {day['gpus']} {day['gpu'].upper()}, "
-        f"cold start {world['cold_start_seconds']:g} s, TTFT budget {budget:g} s ([plot]({PLOT}))."
+        f"cold start {world['cold_start_seconds']:g} s, TTFT budget {budget:g} s; the laws of others "
+        f"as modelled in `cluster/scaling/simulation/policies.py` ([plot]({PLOT}))."
     )
     write_block("scaling", "\n".join([text, "", *table(COLUMNS, list(map(row, day["rows"])))]))
 

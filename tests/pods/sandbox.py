@@ -17,7 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.two_nodes import ROOT, ip, link
+from tests.support import two_nodes
+from tests.support.two_nodes import ROOT, ip, wired
 
 IMAGE_PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -181,9 +182,7 @@ def sandboxes(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Sandbox]
     bridge, net = f"hp{os.getpid()}", f"198.19.{os.getpid() % 256}"
     with ExitStack() as undo:
         try:
-            link(undo, ["link", "add", bridge, "type", "bridge"], ["link", "del", bridge])
-            ip("addr", "add", f"{net}.1/24", "dev", bridge)
-            ip("link", "set", bridge, "up")
+            two_nodes.bridge(undo, bridge, f"{net}.1")
             made = {
                 name: _sandbox(undo, bridge, name, f"{bridge}{n}", f"{net}.{n + 2}", folder)
                 for n, name in enumerate(names)
@@ -195,13 +194,7 @@ def sandboxes(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Sandbox]
 
 
 def _sandbox(undo: ExitStack, bridge: str, name: str, namespace: str, address: str, folder: Path) -> Sandbox:
-    link(undo, ["netns", "add", namespace], ["netns", "del", namespace])
-    # Unlinked by itself too: a connection that nobody ended keeps a namespace for minutes.
-    veth = ["type", "veth", "peer", "name", "eth0", "netns", namespace]
-    link(undo, ["link", "add", namespace, *veth], ["link", "del", namespace])
-    ip("link", "set", namespace, "master", bridge, "up")
-    for words in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"):
-        ip("-n", namespace, *words.split())
+    wired(undo, bridge, namespace, address)
     # Nothing answers there; Ray finds its own address by asking for the way to the world.
     ip("-n", namespace, "route", "add", "default", "dev", "eth0")
     own = folder / name

@@ -164,9 +164,7 @@ def namespaced(undo: ExitStack, scratch: Path) -> TwoNodes | None:
     name, net = f"hr{os.getpid()}", f"198.18.{os.getpid() % 256}"
     with ExitStack() as made:
         try:
-            link(made, ["link", "add", name, "type", "bridge"], ["link", "del", name])
-            ip("addr", "add", f"{net}.1/24", "dev", name)
-            ip("link", "set", name, "up")
+            bridge(made, name, f"{net}.1")
             nodes = tuple(
                 namespace(made, name, f"{name}{letter}", f"{net}.{n}") for n, letter in ((2, "a"), (3, "b"))
             )
@@ -176,12 +174,25 @@ def namespaced(undo: ExitStack, scratch: Path) -> TwoNodes | None:
     return TwoNodes("network namespaces", f"{net}.1", nodes, scratch)
 
 
-def namespace(made: ExitStack, bridge: str, name: str, address: str) -> Node:
+def bridge(made: ExitStack, name: str, address: str) -> None:
+    link(made, ["link", "add", name, "type", "bridge"], ["link", "del", name])
+    ip("addr", "add", f"{address}/24", "dev", name)
+    ip("link", "set", name, "up")
+
+
+def wired(made: ExitStack, bridge: str, name: str, address: str) -> None:
+    """A network namespace on the bridge, with an address of its own."""
     link(made, ["netns", "add", name], ["netns", "del", name])
-    ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+    # Unlinked by itself too: a connection that nobody ended keeps a namespace for minutes.
+    veth = ["type", "veth", "peer", "name", "eth0", "netns", name]
+    link(made, ["link", "add", name, *veth], ["link", "del", name])
     ip("link", "set", name, "master", bridge, "up")
     for words in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up"):
         ip("-n", name, *words.split())
+
+
+def namespace(made: ExitStack, bridge: str, name: str, address: str) -> Node:
+    wired(made, bridge, name, address)
     # Its own shared memory too: that is how vLLM's shards see whether they share a machine.
     shell = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
     prefix = ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "sh", "-c", shell, "sh"]

@@ -8,11 +8,12 @@ from services.cli.cluster.kube import OURS, Kube, KubeError
 from services.cli.cluster.metrics import Reading
 from services.cli.exits import UNREACHABLE, stop
 
+CLUSTERS = "rayclusters"
 PARTS = (
     "deployments",
     "statefulsets",
     "rayservices",
-    "rayclusters",
+    CLUSTERS,
     "pods",
     "horizontalpodautoscalers",
     "scaledobjects",
@@ -46,9 +47,10 @@ def take(kube: Kube, release: str | None, *, deep: bool = True) -> Picture:
     """With `deep`, nodes and metrics too. Raises CliError if nothing of headrace is there."""
     selector = OURS + (f",{facts.INSTANCE}={release}" if release else "")
     notes: list[str] = []
-    found = {plural: _read(kube, plural, selector, notes) for plural in PARTS}
+    # KubeRay copies a RayService's labels to its clusters only in part, so these are found by owner.
+    found = {plural: _read(kube, plural, selector if plural != CLUSTERS else "", notes) for plural in PARTS}
     services = {facts.name(each) for each in found["rayservices"]}
-    found["rayclusters"] = [each for each in _clusters(kube, notes) if _owner(each) in services]
+    found[CLUSTERS] = [each for each in found[CLUSTERS] if _owner(each) in services]
     picture = Picture(kube.namespace, found, notes=notes)
     if not any(found[plural] for plural in NEEDED):
         _absent(kube, release)
@@ -71,11 +73,6 @@ def _read(kube: Kube, plural: str, selector: str, notes: list[str]) -> list[Obje
         if error.status == 404:
             return []
         raise
-
-
-def _clusters(kube: Kube, notes: list[str]) -> list[Object]:
-    """KubeRay copies a RayService's labels to its clusters only in part, so these are found by owner."""
-    return _read(kube, "rayclusters", "", [])
 
 
 def _owner(cluster: Object) -> str:

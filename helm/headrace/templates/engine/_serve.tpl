@@ -65,7 +65,7 @@ vllm:
 {{- $scaling := .model.autoscaling -}}
 min_replicas: {{ int64 $scaling.minReplicas }}
 max_replicas: {{ int64 $scaling.maxReplicas }}
-target_turns: {{ $scaling.targetTurns | default (mulf 0.75 .model.capacity) }}
+target_turns: {{ $scaling.targetTurns | default (minf 64 (mulf 0.75 .model.capacity)) }}
 ttft_budget_seconds: {{ $scaling.ttftBudgetSeconds }}
 {{- with $scaling.prefillTokensPerSecond }}
 prefill_tokens_per_second: {{ . }}

@@ -77,6 +77,6 @@ total: {{ .Values.gateway.terminationGracePeriodSeconds | int64 | default $sum }
 {{- $sleeps = or $sleeps (and $scaling.enabled (eq (int64 $scaling.minReplicas) 0)) -}}
 {{- end -}}
 {{- if $sleeps -}}
-hold: {{ include "headrace.longestTurn" $root }}
+hold: {{ min 3600 (include "headrace.longestTurn" $root | int64) }}
 {{- end -}}
 {{- end -}}
