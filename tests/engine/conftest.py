@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client import REGISTRY
 
 from tests.support.engine_micro import micro_settings
 
@@ -27,13 +28,22 @@ def scratch() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def collectors() -> list[Any]:
+    """What vLLM has registered with Prometheus for `llm`; the next engine of this process unregisters it."""
+    return []
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def llm(scratch: None) -> "AsyncIterator[AsyncLLM]":
+async def llm(scratch: None, collectors: list[Any]) -> "AsyncIterator[AsyncLLM]":
     settings: Any = micro_settings()
     import asyncio
 
     from cluster.engine.vllm import open_llm
 
     llm = await asyncio.to_thread(open_llm, settings)
+    collectors += [
+        each for each in REGISTRY._collector_to_names if str(getattr(each, "_name", "")).startswith("vllm:")
+    ]
     yield llm
     await asyncio.to_thread(llm.shutdown)

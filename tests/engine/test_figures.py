@@ -1,7 +1,8 @@
 """vLLM's own metrics, fed from the steps that the adapter reads, as its dashboards read them."""
 
+from typing import Any
+
 import pytest
-from prometheus_client import REGISTRY
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from cluster.engine.port import EngineRequest
@@ -23,21 +24,21 @@ COUNTED = (
 )
 
 
-def told() -> dict[str, float]:
+def told(collectors: list[Any]) -> dict[str, float]:
     """All of them by name; of those with several label sets the sum."""
     found: dict[str, float] = {}
-    for metric in REGISTRY.collect():
+    for metric in (metric for each in collectors for metric in each.collect()):
         for sample in metric.samples:
             found[sample.name] = found.get(sample.name, 0.0) + sample.value
     return found
 
 
-async def test_vllms_metrics_tell_of_the_turns_that_ended(llm: AsyncLLM) -> None:
-    before = told()
+async def test_vllms_metrics_tell_of_the_turns_that_ended(llm: AsyncLLM, collectors: list[Any]) -> None:
+    before = told(collectors)
     engine = VllmEngine(llm)
     requests = [EngineRequest(id=i, prompt=prompt, max_tokens=8) for i, prompt in enumerate(PROMPTS)]
     await run(engine, *requests)
-    after = told()
+    after = told(collectors)
     grew = {name: after[name] - before.get(name, 0.0) for name in COUNTED}
     prompts = sum(map(len, PROMPTS))
     assert grew["vllm:generation_tokens_total"] == 8 * len(PROMPTS)
