@@ -162,7 +162,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=PORT, help="0: any that is free")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds between two scrapes")
     asked, home = parser.parse_args(), Home.of(os.environ)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a shell's background job begins with the first one ignored
+        signal.signal(number, signal.default_int_handler)
     if asked.down:
         print("Stopped Prometheus." if finish(home) else "No Prometheus of `make observe` ran.")
         return
