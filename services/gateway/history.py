@@ -17,7 +17,7 @@ from services.gateway.prompt import bound, conversation, render
 from services.gateway.sample import sampler_of
 from services.gateway.turn import Turn
 from services.sessions.port import Session, check_bounds, total_bytes
-from services.sessions.writing import writing
+from services.sessions.writing import Hold, writing
 
 
 @asynccontextmanager
@@ -30,16 +30,16 @@ async def remembered(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
     if ask.session is None:
         yield None
         return
-    async with writing(
+    hold = Hold(
         deps.sessions,
         tenant.id,
         ask.session,
         turn.id,
-        queue=turn.asked.request.session_busy == pb.SESSION_BUSY_QUEUE,
-        clock=deps.clock,
-        deadline=turn.deadline,
         elsewhere=lambda: turn.journal.left,
-    ):
+        settled=lambda: turn.journal.sealed and not deps.recorder.keeps(turn.id),
+    )
+    queue = turn.asked.request.session_busy == pb.SESSION_BUSY_QUEUE
+    async with writing(hold, queue=queue, clock=deps.clock, deadline=turn.deadline, later=deps.tasks.start):
         if turn.remembered is not None:
             session = await deps.sessions.get(tenant.id, ask.session)
             yield as_it_was(session, turn.remembered)

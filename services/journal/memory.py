@@ -57,6 +57,11 @@ class MemoryJournal:
         return self.closed and self._sealed
 
     @property
+    def sealed(self) -> bool:
+        """No store is to keep it, or none is waited for any more."""
+        return self._sealed
+
+    @property
     def left(self) -> bool:
         return self._left is not None
 

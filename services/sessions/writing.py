@@ -1,8 +1,10 @@
 """One turn at a time writes to a session: the others are refused, or wait in the order in which they came."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from services.core.clock import Clock, Deadline
 from services.core.errors import DeadlineExceeded, HeadraceError, StoreAway
@@ -11,48 +13,79 @@ from services.sessions.port import SessionStore, busy
 LEASE = 15.0  # seconds; longer than another gateway needs to take a turn over
 RENEW = 5.0  # seconds between renewals
 FIRST_LOOK, LAST_LOOK = 0.02, 0.25  # seconds between two looks of a turn that waits
+AGAIN = (0.5, 0.5, 1.0, 2.0, 4.0, 7.0)  # seconds before each repeat of a release; together a lease
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a turn has, or wants, of a session.
+
+    `elsewhere()`: another gateway may have taken the turn over; it has the same id, and so the session. `settled()`:
+    none will, for the store has the turn's ending or was never told of the turn.
+    """
+
+    sessions: SessionStore
+    tenant: str
+    session: str
+    turn: str
+    elsewhere: Callable[[], bool] = lambda: False
+    settled: Callable[[], bool] = lambda: True
+
+    async def acquire(self, *, wait: bool = False) -> bool:
+        """Whether it is the turn's now, for a lease. Raises NotFound, Full, StoreAway."""
+        holder = await self.sessions.acquire(self.tenant, self.session, self.turn, LEASE, wait=wait)
+        return holder == self.turn
+
+    async def let_go(self) -> bool:
+        """Whether the store has heard it."""
+        with suppress(StoreAway):
+            await self.sessions.release(self.tenant, self.session, self.turn)
+            return True
+        return False
+
+    async def insist(self) -> None:
+        """Lets go of what a lost release, or a call that reached the store late, would keep closed for a lease."""
+        for pause in AGAIN:
+            await asyncio.sleep(pause)
+            if self.settled() and await self.let_go():
+                return
 
 
 @asynccontextmanager
 async def writing(
-    sessions: SessionStore,
-    tenant: str,
-    id: str,
-    turn: str,
+    hold: Hold,
     *,
     queue: bool,
     clock: Clock,
     deadline: Deadline,
-    elsewhere: Callable[[], bool] = lambda: False,
+    later: Callable[[Coroutine[Any, Any, None], str], object],
 ) -> AsyncIterator[None]:
-    """Holds the session for the turn. One that is taken over by another gateway keeps its id, and so the session:
-    where `elsewhere()` says so at the end, it is not let go.
+    """Holds the session for the turn. `later` runs in the background what the end of the turn does not wait for.
 
     Raises Conflict while another turn holds it; with `queue` it waits instead, and raises DeadlineExceeded at
     the deadline and Full if too many wait. Raises NotFound, StoreAway.
     """
-    over = asyncio.Event()
+    over, heard = asyncio.Event(), True
     try:
-        await _acquire(sessions, tenant, id, turn, queue, clock, deadline)
-        renewing = asyncio.create_task(_renew(sessions, tenant, id, turn, over), name=f"writer {turn}")
+        await _acquire(hold, queue, clock, deadline)
+        renewing = asyncio.create_task(_renew(hold, over), name=f"writer {hold.turn}")
         try:
             yield
         finally:
             # Not cancelled: a renewal on its way would reach the store after the release.
             over.set()
             await asyncio.gather(renewing, return_exceptions=True)
+    except StoreAway:
+        heard = False
+        raise
     finally:
-        if not elsewhere():
-            # Where the store is away the lease ends by itself.
-            with suppress(StoreAway):
-                await sessions.release(tenant, id, turn)
+        if hold.elsewhere() or not (await hold.let_go() and heard):
+            later(hold.insist(), f"letting go {hold.turn}")
 
 
-async def _acquire(
-    sessions: SessionStore, tenant: str, id: str, turn: str, queue: bool, clock: Clock, deadline: Deadline
-) -> None:
+async def _acquire(hold: Hold, queue: bool, clock: Clock, deadline: Deadline) -> None:
     look = FIRST_LOOK
-    while await sessions.acquire(tenant, id, turn, LEASE, wait=queue) != turn:
+    while not await hold.acquire(wait=queue):
         if not queue:
             raise busy()
         left = deadline.remaining(clock)
@@ -62,11 +95,11 @@ async def _acquire(
         look = min(2 * look, LAST_LOOK)
 
 
-async def _renew(sessions: SessionStore, tenant: str, id: str, turn: str, over: asyncio.Event) -> None:
+async def _renew(hold: Hold, over: asyncio.Event) -> None:
     """Ends early when the session is another turn's or gone: the append says so in its time."""
     while not await _within(over, RENEW):
         try:
-            if await sessions.acquire(tenant, id, turn, LEASE) != turn:
+            if not await hold.acquire():
                 return
         except StoreAway:
             continue

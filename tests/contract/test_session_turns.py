@@ -1,17 +1,19 @@
 """The SessionStore contract on turns: parts, forks, summaries, and one writer at a time, on every adapter."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.core.clock import Deadline, SystemClock
-from services.core.errors import Conflict, DeadlineExceeded, Full, InvalidRequest, NotFound
+from services.core.errors import Conflict, DeadlineExceeded, Full, InvalidRequest, NotFound, StoreAway
 from services.core.request import Message, Role
 from services.sessions import port
 from services.sessions.port import SessionTurn, Summary
-from services.sessions.writing import writing
+from services.sessions.writing import Hold, writing
 from tests.contract.stores import Stores
 from tests.support.gateway import until
 
@@ -262,10 +264,25 @@ async def test_a_deleted_session_has_no_writer(stores: Stores) -> None:
     await stores.sessions.release("acme", id, "turn_a")
 
 
-def held(stores: Stores, id: str, turn: str, *, queue: bool = False, seconds: float | None = None) -> Any:
+def no_repeat(work: Any, name: str) -> None:
+    work.close()
+    raise AssertionError(f"the store heard all of it: {name}")
+
+
+def held(
+    stores: Stores,
+    id: str,
+    turn: str,
+    *,
+    queue: bool = False,
+    seconds: float | None = None,
+    later: Any = no_repeat,
+    **about: Any,
+) -> Any:
     clock = SystemClock()
     deadline = Deadline.after(clock, seconds)
-    return writing(stores.sessions, "acme", id, turn, queue=queue, clock=clock, deadline=deadline)
+    hold = Hold(stores.sessions, "acme", id, turn, **about)
+    return writing(hold, queue=queue, clock=clock, deadline=deadline, later=later)
 
 
 async def test_writing_refuses_a_second_turn_and_lets_go_at_the_end(stores: Stores) -> None:
@@ -280,19 +297,14 @@ async def test_writing_refuses_a_second_turn_and_lets_go_at_the_end(stores: Stor
         pass
 
 
-async def test_a_turn_that_goes_on_elsewhere_keeps_the_session(stores: Stores) -> None:
-    id, clock = await talked(stores, 0), SystemClock()
-    async with writing(
-        stores.sessions,
-        "acme",
-        id,
-        "turn_a",
-        queue=False,
-        clock=clock,
-        deadline=Deadline(None),
-        elsewhere=lambda: True,
-    ):
+async def test_a_turn_that_goes_on_elsewhere_keeps_the_session(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id, repeats = await talked(stores, 0), Repeats()
+    async with held(stores, id, "turn_a", elsewhere=lambda: True, settled=lambda: False, later=repeats):
         pass
+    monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0, 0.0))
+    await repeats.run()
     with pytest.raises(Conflict):
         async with held(stores, id, "turn_b"):
             raise AssertionError("two turns write")
@@ -363,6 +375,80 @@ async def test_a_turn_that_writes_long_renews_its_lease(
         await stores.pass_time(12.0)
         assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_a"
     assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
+
+
+@pytest.mark.parametrize("lost", [("acquire", "release"), ("release",), ("release", "release", "release")])
+async def test_a_session_whose_release_was_lost_is_let_go_once_the_store_hears(
+    stores: Stores, lost: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0,) * 4)
+    id, repeats = await talked(stores, 0), Repeats()
+    with suppress(StoreAway):
+        async with held(replace(stores, sessions=Lossy(stores.sessions, lost)), id, "turn_a", later=repeats):
+            pass
+    assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_a"
+    await repeats.run()
+    assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
+
+
+async def test_a_hold_that_reaches_the_store_after_its_release_is_let_go(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0,))
+    id, repeats = await talked(stores, 0), Repeats()
+    with pytest.raises(StoreAway):
+        async with held(stores, id, "turn_a", later=repeats):
+            raise StoreAway("nobody knows what becomes of the call")
+    assert await stores.sessions.acquire("acme", id, "turn_a", 9.0) == "turn_a"  # the call, late
+    await repeats.run()
+    assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
+
+
+async def test_a_session_is_let_go_only_when_nobody_can_take_its_turn_over(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0,) * 3)
+    id, repeats, asked = await talked(stores, 0), Repeats(), iter((False, True))
+    async with held(stores, id, "turn_a", elsewhere=lambda: True, settled=lambda: next(asked), later=repeats):
+        pass
+    await repeats.run()
+    assert list(asked) == []
+    assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
+
+
+class Repeats:
+    """What the end of a turn left to the background."""
+
+    def __init__(self) -> None:
+        self.work: list[Any] = []
+
+    def __call__(self, work: Any, name: str) -> None:
+        self.work.append(work)
+
+    async def run(self) -> None:
+        [work] = self.work
+        await work
+
+
+class Lossy:
+    """Executes acquire, loses its reply; loses release before it is executed: each once for its name in `lost`."""
+
+    def __init__(self, sessions: Any, lost: Sequence[str]) -> None:
+        self._sessions, self._lost = sessions, list(lost)
+
+    async def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        holder = await self._sessions.acquire(*args, **kwargs)
+        self._lose("acquire")
+        return holder
+
+    async def release(self, *args: Any) -> None:
+        self._lose("release")
+        await self._sessions.release(*args)
+
+    def _lose(self, call: str) -> None:
+        if call in self._lost:
+            self._lost.remove(call)
+            raise StoreAway("lost")
 
 
 class Watched:

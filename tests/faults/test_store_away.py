@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from services.api.headrace.v1 import inference_pb2
 from services.gateway.errors import EXIT_CONFIG
+from services.sessions.writing import LEASE
 from tests.faults import promises
 from tests.faults.caller import Caller
 from tests.faults.checks import LONG, SHORT, begin, check, ends, prompts, streams
@@ -23,6 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 FROZEN = 1600  # tokens: 13 s
 CUTS = 24
+QUEUE = inference_pb2.SESSION_BUSY_QUEUE
 
 
 async def test_running_streams_do_not_notice_a_frozen_store_and_what_needs_it_is_refused_at_once() -> None:
@@ -169,30 +172,33 @@ async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -
             gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
             caller = await made.caller()
             await made.connected(caller, gateway, 2)
-            [calm, talk] = await conversations(caller, 2)
-            before = link.passed(Way.DOWN)
-            await calm.go_on(caller, 1, asyncio.Queue())
-            width = link.passed(Way.DOWN) - before
-            histories = []
-            for i in range(CUTS):
+            for talk in await conversations(caller, 2):  # the first one brings the store its scripts
+                before = link.passed(Way.DOWN)
+                await caller.run(caller.history("turn 0"), session=talk.session, max_tokens=SHORT)
+                width = link.passed(Way.DOWN) - before
+            histories, following = [], []
+            for i, talk in enumerate(await conversations(caller, CUTS)):
                 history = caller.history("turn 0", key=f"cut {i}", seconds=20)
                 done = link.cuts
                 link.cut_after(width * i // CUTS, Way.DOWN)
                 await caller.run(history, session=talk.session, max_tokens=SHORT)
                 await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
                 link.heal()
+                after = caller.history("turn 1", seconds=LEASE / 3)  # soon, whatever became of the hold
+                await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
+                told = await answers(caller, talk.session)
+                completed = [each.text for each in (history, after) if each.completed]
+                assert promises.acknowledged_survive(completed, told) == []
+                assert len(told) // 2 <= 2, "an effect happened twice"
                 histories.append(history)
-            told = await answers(caller, talk.session)
-            completed = [history.text for history in histories if history.completed]
+                following.append(after)
             assert promises.one_ending(histories) == []
             assert promises.one_execution(histories, made.orders()) == []
-            assert promises.acknowledged_survive(completed, told) == []
-            assert all(told.count(text) == 1 for text in completed)
-            assert len(completed) <= len(told) // 2 <= len(histories)
+            assert all(after.completed for after in following), promises.tally(following)
             assert await made.at_rest() == []
-            figures = {"completed": len(completed), "told why not": len(histories) - len(completed)}
+            figures = promises.tally(histories)
             note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories), figures))
-            assert len(completed) > CUTS / 2
+            assert figures["completed"] > CUTS / 2, figures
 
 
 CALLS = (
@@ -232,3 +238,28 @@ async def test_the_lost_reply_of_any_call_of_a_turn_leaves_its_effect_once() -> 
             assert told[1::2] == [history.text for history in histories]
             assert await made.at_rest() == []
             note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories)))
+
+
+async def test_a_release_that_never_reached_the_store_does_not_close_the_session() -> None:
+    with running_valkey() as valkey:
+        async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
+            gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
+            caller = await made.caller()
+            await made.connected(caller, gateway, 2)
+            [talk] = await conversations(caller, 1)
+            await gateway.process.ask("hold services.sessions.redis:RedisSessionStore.release")
+            first = caller.history("turn 0")
+            turn = asyncio.create_task(caller.run(first, session=talk.session, max_tokens=SHORT))
+            await gateway.process.hear("held")
+            await turn
+            link.refuse()
+            link.cut()
+            tried = link.accepted
+            gateway.process.tell("go")
+            await shows(lambda: link.accepted > tried, "nothing was lost")
+            link.heal()
+            after = caller.history("turn 1", seconds=LEASE / 3)
+            await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
+            assert first.completed and after.completed, (first.attempts, after.attempts)
+            assert (await answers(caller, talk.session))[1::2] == [first.text, after.text]
+            note(Finding("F16", ("P1", "P3"), "cuts of the proxy", 2))
