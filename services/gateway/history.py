@@ -36,7 +36,7 @@ async def remembered(turn: Turn, deps: Deps) -> AsyncIterator[Session | None]:
         ask.session,
         turn.id,
         elsewhere=lambda: turn.journal.left,
-        settled=lambda: turn.journal.sealed and not deps.recorder.keeps(turn.id),
+        settled=lambda: None if deps.recorder.keeps(turn.id) else turn.journal.sealed,
     )
     queue = turn.asked.request.session_busy == pb.SESSION_BUSY_QUEUE
     async with writing(hold, queue=queue, clock=deps.clock, deadline=turn.deadline, later=deps.tasks.start):

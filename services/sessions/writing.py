@@ -13,7 +13,7 @@ from services.sessions.port import SessionStore, busy
 LEASE = 15.0  # seconds; longer than another gateway needs to take a turn over
 RENEW = 5.0  # seconds between renewals
 FIRST_LOOK, LAST_LOOK = 0.02, 0.25  # seconds between two looks of a turn that waits
-AGAIN = (0.5, 0.5, 1.0, 2.0, 4.0, 7.0)  # seconds before each repeat of a release; together a lease
+AGAIN = (0.5, 0.5, 1.0, 1.0, *(2.0,) * 6)  # seconds before each repeat of a release; together a lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Hold:
     """What a turn has, or wants, of a session.
 
     `elsewhere()`: another gateway may have taken the turn over; it has the same id, and so the session. `settled()`:
-    none will, for the store has the turn's ending or was never told of the turn.
+    whether none will, for the store has the turn's ending or was never told of the turn; None while that is open.
     """
 
     sessions: SessionStore
@@ -29,7 +29,7 @@ class Hold:
     session: str
     turn: str
     elsewhere: Callable[[], bool] = lambda: False
-    settled: Callable[[], bool] = lambda: True
+    settled: Callable[[], bool | None] = lambda: True
 
     async def acquire(self, *, wait: bool = False) -> bool:
         """Whether it is the turn's now, for a lease. Raises NotFound, Full, StoreAway."""
@@ -47,7 +47,8 @@ class Hold:
         """Lets go of what a lost release, or a call that reached the store late, would keep closed for a lease."""
         for pause in AGAIN:
             await asyncio.sleep(pause)
-            if self.settled() and await self.let_go():
+            settled = self.settled()
+            if settled is False or (settled and await self.let_go()):
                 return
 
 
