@@ -13,7 +13,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 
 from cluster.engine.health import Clock
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 REPLICAS = "headrace:replicas"
 TIMEOUT_S = 0.5
 SENTINEL_PORT, PORT = 26379, 6379
+# What Redis may raise while it is away. A cluster of which no node answers has an error of no family.
+AWAY = (RedisError, RedisClusterException, OSError)
 # Of every connection: one try, and soon given up.
 ONCE = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
 
@@ -111,7 +113,7 @@ class Lease:
             await self._redis.set(lease_key(replica), self._record.encode(), px=self._ttl_ms)
             # In every renewal: the set is lost when Redis starts empty.
             await self._redis.sadd(REPLICAS, replica)
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             self._note(False, type(error).__name__)
             if isinstance(error, ReadOnlyError):
                 # What was the master is none now; its name may lead elsewhere by the next renewal.
@@ -131,7 +133,7 @@ class Lease:
         try:
             await self._redis.delete(lease_key(replica))
             await self._redis.srem(REPLICAS, replica)
-        except (RedisError, OSError) as error:
+        except AWAY as error:
             log.warning("lease of %s not withdrawn: %s", replica, type(error).__name__)
         self._held = False
 

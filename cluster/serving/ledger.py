@@ -10,13 +10,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from threading import Event, Lock, Thread
 from typing import Any
 
-from redis.exceptions import RedisError
-
-from cluster.serving.lease import open_redis
+from cluster.serving.lease import AWAY, open_redis
 from cluster.serving.names import decision_key, held_key, log_key
 
 log = logging.getLogger(__name__)
@@ -25,18 +24,19 @@ PERIOD_S = 0.5
 SILENT_S = 3.0  # without an answer of Redis nothing is known of held turns
 GATEWAY_S = 5.0  # a gateway that says nothing for so long holds nothing
 UNHEARD_S = 60.0  # what was written so long ago is of no gateway that lives, whatever the clocks
-FORGET_S = 600.0  # its field is removed then
+FORGET_S = 600.0  # a field that has not changed for so long is removed
 EXPIRE_S = 60  # of the decision
 CHANGES = 100  # kept in the log
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Word:
     """Of one gateway: the turns that it holds or has refused lately."""
 
-    at_ms: int
+    at_ms: int  # by the gateway's clock, which may be wrong: what counts is that it changes
     turns: int
-    heard: float  # when `at_ms` changed last, by this process's clock: the gateway's may be another
+    since: float  # when it was seen to change last, or first at all, by this process's clock
+    lives: bool  # it was seen to change, or is of now
 
 
 class Ledger:
@@ -80,7 +80,8 @@ class Ledger:
             now = self._clock()
             if now - self._answered > SILENT_S:
                 return None
-            return sum(word.turns for word in self._words.values() if now - word.heard <= GATEWAY_S)
+            words = self._words.values()
+            return sum(word.turns for word in words if word.lives and now - word.since <= GATEWAY_S)
 
     def kept(self) -> dict[str, Any] | None:
         """The last decision that Redis had when it answered first: that of the autoscaler before this one."""
@@ -103,7 +104,7 @@ class Ledger:
                 try:
                     await self._exchange(redis)
                     self._note(away=False, why="")
-                except (RedisError, OSError) as error:
+                except AWAY as error:
                     self._note(away=True, why=type(error).__name__)
                     await redis.aclose()  # its name may lead elsewhere by the next time
                 await asyncio.sleep(PERIOD_S)
@@ -123,35 +124,36 @@ class Ledger:
             await redis.set(decision_key(self._model), decision, ex=EXPIRE_S)
         for change in changes:
             await redis.lpush(log_key(self._model), change)
-            with self._lock:
+            with self._lock, suppress(ValueError):  # newer ones may have put it out meanwhile
                 self._changes.remove(change)
         if changes:
             await redis.ltrim(log_key(self._model), 0, CHANGES - 1)
 
     def _recall(self, text: bytes | str | None) -> None:
         kept = _document(text or "")
+        at_ms = _whole(kept, "at_ms")
         with self._lock:
-            self._kept = kept if kept and self._wall() - kept.get("at_ms", 0) / 1000 < UNHEARD_S else None
+            self._kept = kept if at_ms is not None and self._wall() - at_ms / 1000 < UNHEARD_S else None
 
     def _hear(self, fields: Mapping[bytes | str, bytes | str]) -> None:
         words = {}
         for name, text in fields.items():
-            gateway, said = name if isinstance(name, str) else name.decode(), _document(text)
-            if said is not None:
-                words[gateway] = self._word(self._words.get(gateway), said)
+            gateway = name if isinstance(name, str) else name.decode(errors="replace")
+            words[gateway] = self._word(self._words.get(gateway), _document(text))
         with self._lock:
             self._words, self._answered = words, self._clock()
 
-    def _word(self, before: Word | None, said: Mapping[str, Any]) -> Word:
-        at_ms, turns = int(said.get("at_ms", 0)), int(said.get("held", 0)) + int(said.get("refused", 0))
+    def _word(self, before: Word | None, said: dict[str, Any] | None) -> Word:
+        """What cannot be read says nothing, and is removed in its time."""
+        at_ms, held, refused = (_whole(said, name) or 0 for name in ("at_ms", "held", "refused"))
         if before is not None and before.at_ms == at_ms:
-            return Word(at_ms, turns, before.heard)
-        new = before is not None or abs(self._wall() - at_ms / 1000) < UNHEARD_S
-        return Word(at_ms, turns, self._clock() if new else float("-inf"))
+            return replace(before, turns=held + refused)
+        lives = before is not None or abs(self._wall() - at_ms / 1000) < UNHEARD_S
+        return Word(at_ms, held + refused, self._clock(), lives)
 
     def _gone(self) -> list[str]:
-        long_ago = (self._wall() - FORGET_S) * 1000
-        return [name for name, word in self._words.items() if word.at_ms < long_ago]
+        now = self._clock()
+        return [name for name, word in self._words.items() if now - word.since > FORGET_S]
 
     def _note(self, *, away: bool, why: str) -> None:
         """Log a change of state, never a state."""
@@ -168,3 +170,9 @@ def _document(text: bytes | str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def _whole(document: Mapping[str, Any] | None, name: str) -> int | None:
+    """The number of this name, if it is one; without its fraction."""
+    value = (document or {}).get(name)
+    return int(value) if isinstance(value, int | float) and abs(value) < 1 << 53 else None

@@ -99,6 +99,23 @@ async def test_a_lease_is_held_on_a_cluster() -> None:
         await held_and_withdrawn(cluster.url)
 
 
+async def test_a_lease_outlives_an_absent_cluster() -> None:
+    with running_cluster(masters=1) as cluster:
+        lease = lease_on(redis := open_redis(cluster.url), clock := StepClock())
+        await lease.hold()
+        cluster.masters[0].freeze()
+        for _ in range(3):  # the first finds no answer, the others no cluster
+            await clock.tick()
+        cluster.masters[0].thaw()
+        cluster.masters[0].ask("DEL", lease_key("r-1"))
+        await clock.tick()
+        assert await redis.exists(lease_key("r-1"))
+        cluster.masters[0].freeze()
+        await lease.release()
+        cluster.masters[0].thaw()
+        await redis.aclose()
+
+
 async def test_a_lease_follows_the_master_that_sentinels_name() -> None:
     async with running_pair(through_link=False) as pair, running_sentinels(pair.primary) as group:
         await held_and_withdrawn(group.url)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from cluster.serving.ledger import CHANGES, Ledger
+from cluster.serving.ledger import CHANGES, FORGET_S, Ledger
 from cluster.serving.names import decision_key, held_key, log_key
 from tests.support.clock import FakeClock
 from tests.support.gateway import until
@@ -55,6 +55,27 @@ async def test_held_and_refused_turns_of_all_gateways_are_one_number(store: tupl
         await until(lambda: made.held == 6)
 
 
+async def test_words_that_are_none_are_passed_over(store: tuple[str, Any]) -> None:
+    url, client = store
+    bad = ('{"at_ms": null, "held": 1}', '{"held": "x"}', '{"held": NaN}', "[1]", '{"held": 1e400}', "\xff")
+    client.set(decision_key(MODEL), '{"at_ms": null}')
+    client.hset(held_key(MODEL), mapping={"g1": word(3)} | {f"bad {n}": text for n, text in enumerate(bad)})
+    client.hset(held_key(MODEL), b"\xff", b"\xff")
+    with ledger(url) as made:
+        await until(lambda: made.held == 3)
+        assert made.kept() is None
+
+
+async def test_a_gateway_whose_clock_is_wrong_is_heard(store: tuple[str, Any]) -> None:
+    url, client = store
+    with ledger(url) as made:
+        for second in range(3):
+            client.hset(held_key(MODEL), "behind", word(4, at=time.time() - 7000 + second))
+            before = made._answered
+            await until(lambda before=before: made._answered > before)  # type: ignore[misc]
+        assert made.held == 4
+
+
 async def test_the_rule_that_operators_are_given_is_enough(store: tuple[str, Any]) -> None:
     url, client = store
     client.execute_command(*acl_rule("replica"))
@@ -95,8 +116,12 @@ async def test_a_gateway_that_is_gone_holds_nothing(store: tuple[str, Any]) -> N
 
 async def test_fields_of_gateways_long_gone_are_removed(store: tuple[str, Any]) -> None:
     url, client = store
-    client.hset(held_key(MODEL), mapping={"long ago": word(9, at=time.time() - 3600), "lives": word(1)})
-    with ledger(url):
+    clock = FakeClock()
+    client.hset(held_key(MODEL), mapping={"long ago": word(9), "junk": "{", "lives": word(1)})
+    with ledger(url, clock) as made:
+        await until(lambda: made.held == 10)
+        clock.advance(FORGET_S + 1)
+        client.hset(held_key(MODEL), "lives", word(2))
         await until(lambda: client.hkeys(held_key(MODEL)) == [b"lives"])
 
 
