@@ -64,9 +64,11 @@ def _file(env: Mapping[str, str]) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CliError(f"{path} cannot be read: {error.strerror}", code=USAGE) from error
+    except UnicodeDecodeError as error:
+        raise CliError(f"{path} is not UTF-8, as TOML is", code=USAGE) from error
     except tomllib.TOMLDecodeError as error:
         raise CliError(f"{path} is not TOML: {error}", code=USAGE) from error
 

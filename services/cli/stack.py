@@ -12,6 +12,7 @@ from deploy.local.home import Home
 from deploy.local.model import NoSuchModel
 from deploy.local.progress import Report
 from deploy.local.record import Stack
+from services.cli import where
 from services.cli.exits import FAILED, USAGE, CliError
 
 ENGINES = ("vllm", "sim")
@@ -32,6 +33,7 @@ def up(
     if max_replicas is not None and max_replicas < replicas:
         raise CliError(f"--max-replicas is below --replicas, which is {replicas}", code=USAGE)
     home, report = Home.of(os.environ), Report(Console(highlight=False))
+    where.check_home(home)
     wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
     try:
         running, started = stack.up(wish, home, os.environ, report)
@@ -40,11 +42,15 @@ def up(
     except (stack.Refused, ValueError) as error:
         raise CliError(str(error)) from error
     except OSError as error:
-        advice = "Set HEADRACE_HOME to a folder that you may write."
-        raise CliError(f"{error.filename or home.root}: {error.strerror}", advice) from error
+        raise _no_home(error, home) from error
     except stack.BringUpFailed as error:
         raise CliError(_failure(error), code=FAILED) from error
     report.line(_welcome(running, home, report.elapsed) if started else _already(running))
+
+
+def _no_home(error: OSError, home: Home) -> CliError:
+    advice = "Set HEADRACE_HOME to a folder that you may write."
+    return CliError(f"{error.filename or home.root}: {error.strerror}", advice)
 
 
 def _failure(error: stack.BringUpFailed) -> str:
@@ -81,8 +87,12 @@ def _already(running: Stack) -> str:
 
 
 def down() -> None:
+    home = Home.of(os.environ)
+    where.check_home(home)
     try:
-        stopped = stack.down(Home.of(os.environ))
+        stopped = stack.down(home)
     except (stack.Refused, ValueError) as error:
         raise CliError(str(error)) from error
+    except OSError as error:
+        raise _no_home(error, home) from error
     print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was up.")

@@ -78,7 +78,8 @@ class Client:
         async for event in client.stream("What is the capital of France?"):
             ...
 
-    Every method raises HeadraceError. `timeout` is in seconds, for each call; a turn has none by default, and its
+    Raises ValueError for an endpoint, a key or PEM files that no call could be made with; every method raises
+    HeadraceError. `timeout` is in seconds, for each call; a turn has none by default, and its
     timeout is for the whole of it, however often its connection breaks. `resume` says how broken calls are taken up
     again; None, or `resume=False` for one call, raises instead.
     """
@@ -93,6 +94,8 @@ class Client:
         resume: Resume | None = ALWAYS,
         draw_key: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("the API key has characters that no header can carry")
         metadata = (("authorization", f"Bearer {api_key}"),)
         self._line = Line(Endpoints(endpoint, tls), metadata, resume, timeout)
         self._short = {"metadata": metadata, "timeout": timeout}

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from services.api.headrace.v1 import inference_pb2_grpc, models_pb2_grpc, sessions_pb2_grpc
+from services.client import pem
 
 LOOPBACKS = ("localhost", "127.0.0.1", "[::1]")
 OPTIONS = (
@@ -30,6 +31,15 @@ class Tls:
     root: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Raises ValueError for a file that is not what it should be: gRPC would say so in its own log alone."""
+        root, key, certificate = _read(self.root), _read(self.key), _read(self.certificate)
+        if root is not None:
+            pem.check_roots(root, str(self.root))
+        if self.certificate is not None and self.key is not None:
+            pem.check_pair(self.certificate, self.key)
+        return grpc.ssl_channel_credentials(root, key, certificate)
 
 
 class Endpoint:
@@ -78,9 +88,11 @@ def _channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
     options = (*OPTIONS, ("grpc.enable_http_proxy", int(not own)))
     if tls is None:
         return grpc.aio.insecure_channel(address, options)
-    credentials = grpc.ssl_channel_credentials(_read(tls.root), _read(tls.key), _read(tls.certificate))
-    return grpc.aio.secure_channel(address, credentials, options)
+    return grpc.aio.secure_channel(address, tls.credentials(), options)
 
 
 def _read(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes()
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
