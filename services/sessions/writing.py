@@ -16,12 +16,13 @@ FIRST_LOOK, LAST_LOOK = 0.02, 0.25  # seconds between two looks of a turn that w
 AGAIN = (0.5, 0.5, 1.0, 1.0, *(2.0,) * 6)  # seconds before each repeat of a release; together a lease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hold:
     """What a turn has, or wants, of a session.
 
     `elsewhere()`: another gateway may have taken the turn over; it has the same id, and so the session. `settled()`:
     whether none will, for the store has the turn's ending or was never told of the turn; None while that is open.
+    `doubtful`: a call was given up before its answer, and may reach the store whenever it likes.
     """
 
     sessions: SessionStore
@@ -30,10 +31,19 @@ class Hold:
     turn: str
     elsewhere: Callable[[], bool] = lambda: False
     settled: Callable[[], bool | None] = lambda: True
+    doubtful: bool = False
 
     async def acquire(self, *, wait: bool = False) -> bool:
         """Whether it is the turn's now, for a lease. Raises NotFound, Full, StoreAway."""
-        holder = await self.sessions.acquire(self.tenant, self.session, self.turn, LEASE, wait=wait)
+        before, self.doubtful = self.doubtful, True
+        try:
+            holder = await self.sessions.acquire(self.tenant, self.session, self.turn, LEASE, wait=wait)
+        except StoreAway:
+            raise
+        except HeadraceError:
+            self.doubtful = before
+            raise
+        self.doubtful = before
         return holder == self.turn
 
     async def let_go(self) -> bool:
@@ -44,7 +54,7 @@ class Hold:
         return False
 
     async def insist(self) -> None:
-        """Lets go of what a lost release, or a call that reached the store late, would keep closed for a lease."""
+        """Lets go of what a lost release, or a call that came after it, would keep closed for a lease."""
         for pause in AGAIN:
             await asyncio.sleep(pause)
             settled = self.settled()
@@ -66,7 +76,7 @@ async def writing(
     Raises Conflict while another turn holds it; with `queue` it waits instead, and raises DeadlineExceeded at
     the deadline and Full if too many wait. Raises NotFound, StoreAway.
     """
-    over, heard = asyncio.Event(), True
+    over, told = asyncio.Event(), False
     try:
         await _acquire(hold, queue, clock, deadline)
         renewing = asyncio.create_task(_renew(hold, over), name=f"writer {hold.turn}")
@@ -75,13 +85,13 @@ async def writing(
         finally:
             # Not cancelled: a renewal on its way would reach the store after the release.
             over.set()
-            await asyncio.gather(renewing, return_exceptions=True)
-    except StoreAway:
-        heard = False
-        raise
+            await asyncio.wait([renewing])
     finally:
-        if hold.elsewhere() or not (await hold.let_go() and heard):
-            later(hold.insist(), f"letting go {hold.turn}")
+        try:
+            told = not hold.elsewhere() and await hold.let_go()
+        finally:  # also of a turn that is cancelled again, here
+            if hold.doubtful or not told:
+                later(hold.insist(), f"letting go {hold.turn}")
 
 
 async def _acquire(hold: Hold, queue: bool, clock: Clock, deadline: Deadline) -> None:

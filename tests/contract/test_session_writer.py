@@ -143,15 +143,40 @@ async def test_a_session_whose_release_was_lost_is_let_go_once_the_store_hears(
     assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
 
 
+@pytest.mark.parametrize("renewals", [0, 1])
 async def test_a_hold_that_reaches_the_store_after_its_release_is_let_go(
+    stores: Stores, renewals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0,))
+    monkeypatch.setattr("services.sessions.writing.RENEW", 0.01)
+    id, repeats = await talked(stores, 0), Repeats()
+    late = Late(stores.sessions, on_time=renewals)
+    with suppress(StoreAway):
+        async with held(replace(stores, sessions=late), id, "turn_a", later=repeats):
+            await until(lambda: late.calls > renewals)
+    assert await stores.sessions.acquire("acme", id, "turn_a", 9.0) == "turn_a"  # the call, late
+    await repeats.run()
+    assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
+
+
+async def test_a_turn_that_is_cancelled_twice_lets_go(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.sessions.writing.AGAIN", (0.0,))
-    id, repeats = await talked(stores, 0), Repeats()
-    with pytest.raises(StoreAway):
-        async with held(stores, id, "turn_a", later=repeats):
-            raise StoreAway("nobody knows what becomes of the call")
-    assert await stores.sessions.acquire("acme", id, "turn_a", 9.0) == "turn_a"  # the call, late
+    id, repeats, slow = await talked(stores, 0), Repeats(), Slow(stores.sessions)
+
+    async def forever() -> None:
+        async with held(replace(stores, sessions=slow), id, "turn_a", later=repeats):
+            slow.begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(forever())
+    for _ in range(2):  # as it works, and as it lets go
+        await slow.begun.wait()
+        slow.begun.clear()
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled() and await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_a"
     await repeats.run()
     assert await stores.sessions.acquire("acme", id, "turn_b", 9.0) == "turn_b"
 
@@ -201,6 +226,43 @@ class Lossy:
         if call in self._lost:
             self._lost.remove(call)
             raise StoreAway("lost")
+
+
+class Late:
+    """Answers no acquire after so many; they do not reach the store yet."""
+
+    def __init__(self, sessions: Any, on_time: int) -> None:
+        self.release, self._acquire, self._on_time, self.calls = (
+            sessions.release,
+            sessions.acquire,
+            on_time,
+            0,
+        )
+
+    async def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if self.calls > self._on_time:
+            raise StoreAway("late")
+        return await self._acquire(*args, **kwargs)
+
+
+class Slow:
+    """The first release is slow."""
+
+    def __init__(self, sessions: Any) -> None:
+        self.acquire, self._release, self.begun, self._slow = (
+            sessions.acquire,
+            sessions.release,
+            asyncio.Event(),
+            True,
+        )
+
+    async def release(self, *args: Any) -> None:
+        self.begun.set()
+        if self._slow:
+            self._slow = False
+            await asyncio.Event().wait()
+        await self._release(*args)
 
 
 class Watched:
