@@ -1,4 +1,5 @@
-"""Which connections NetworkPolicies let through, as Kubernetes defines it."""
+"""Which connections NetworkPolicies let through, as Kubernetes defines it; of what plugins may do, the strictest: an
+address of a rule (ipBlock) never means a pod, as with Cilium."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ def _from_peer(peers: list[Object] | None, other: End) -> bool:
 
 def _is_peer(peer: Object, other: End) -> bool:
     if block := peer.get("ipBlock"):
+        if other.labels is not None:
+            return False
         inside = ip_address(other.address) in ip_network(block["cidr"])
         return inside and not any(
             ip_address(other.address) in ip_network(each) for each in block.get("except", ())

@@ -92,6 +92,13 @@ REFUSALS = [
     ),
     (PRODUCTION, "gateway: {service: {type: LoadBalancer}}", "in the clear"),
     (PRODUCTION, "gateway: {service: {type: LoadBalancer}}", "loadBalancerSourceRanges is empty"),
+    (PRODUCTION, "gateway: {service: {type: NodePort}}", "loadBalancerSourceRanges is empty"),
+    (PRODUCTION, "gateway: {service: {type: NodePort}}", "type is NodePort, where nodes may put"),
+    (
+        PRODUCTION,
+        "gateway: {service: {type: LoadBalancer, externalTrafficPolicy: Cluster}}",
+        "set gateway.service.externalTrafficPolicy to Local",
+    ),
     (PRODUCTION, "gateway: {tls: {enabled: true}}", "gateway.tls.enabled has no source"),
     (PRODUCTION, "gateway: {tls: {clientCa: {enabled: true}}}", "needs gateway.tls.enabled"),
     (

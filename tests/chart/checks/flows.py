@@ -13,8 +13,8 @@ KUBERAY = elsewhere("ray-system", **{"app.kubernetes.io/name": "kuberay-operator
 CALLER = End({}, {"kubernetes.io/metadata.name": "app", "headrace.dev/client": "true"})
 STRANGER = elsewhere("somewhere")
 INTERNET, API_SERVER = outside("203.0.113.9"), outside("10.96.0.1")
-# A store in another namespace, where the cases' own rules look for it.
-FAR_STORE = End({}, {"kubernetes.io/metadata.name": "data"}, "10.20.30.40")
+# A store in this namespace, and one in another, where the cases' own rules look for it.
+NEAR_STORE, FAR_STORE = End({"app": "valkey"}), elsewhere("data")
 
 
 def guarded(m: Manifests) -> bool:
@@ -75,8 +75,16 @@ def _needed(m: Manifests) -> Iterator[tuple[str, End, End, int]]:
         if head.owner["spec"]["rayClusterConfig"].get("enableInTreeAutoscaling"):
             yield "Ray's autoscaler to the API server", end(head), API_SERVER, 443
     for pod in [*gateways, *parts(m, "engine")]:
-        store = next((end(each) for each in parts(m, "store")), FAR_STORE)
-        yield f"{pod.name} to the store", end(pod), store, STORE
+        yield f"{pod.name} to the store", end(pod), store_of(m), STORE
+
+
+def store_of(m: Manifests) -> End:
+    """The chart's own store, or that of Ray's address: by a name without a dot it is in this namespace."""
+    for pod in parts(m, "store"):
+        return end(pod)
+    clusters = [item["spec"]["rayClusterConfig"] for item in m.of("RayService")]
+    addresses = [each.get("gcsFaultToleranceOptions", {}).get("redisAddress", "") for each in clusters]
+    return NEAR_STORE if any(address and "." not in address for address in addresses) else FAR_STORE
 
 
 def other_flows_are_shut(m: Manifests) -> Iterator[str]:

@@ -1,17 +1,27 @@
-{{/* Egress rule to DNS, as a list item. */}}
+{{/*
+Egress rules, each a list item. A rule without peers would open its ports to everywhere, so where there are none there is
+no rule either.
+*/}}
+
+{{/* To DNS. */}}
 {{- define "headrace.dnsEgress" -}}
+{{- with .Values.networkPolicy.dns.to -}}
 - to:
-    {{- toYaml .Values.networkPolicy.dns.to | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
   ports:
-    {{- range .Values.networkPolicy.dns.ports }}
+    {{- range $.Values.networkPolicy.dns.ports }}
     - protocol: UDP
       port: {{ . }}
     - protocol: TCP
       port: {{ . }}
     {{- end }}
 {{- end -}}
+{{- end -}}
 
-{{/* Egress rule to the store. Ray's own address of it may have another port. */}}
+{{/*
+To the store. Ray's own address of it may have another port. Many network plugins do not apply addresses to pods, so a
+store in this namespace is named as pods too; one in another namespace the values have to name.
+*/}}
 {{- define "headrace.storeEgress" -}}
 {{- if eq .Values.store.mode "bundled" -}}
 - to:
@@ -22,35 +32,42 @@
     - port: 6379
 {{- else -}}
 {{- $external := .Values.store.external -}}
-{{- $gcs := regexFind "[0-9]+$" $external.gcs.address -}}
+{{- $ports := $external.ports -}}
+{{- if .Values.store.gcsFaultTolerance -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" $external.gcs.address) -}}
+{{- end -}}
 - to:
     {{- with .Values.networkPolicy.store.to }}
     {{- toYaml . | nindent 4 }}
     {{- else }}
+    - podSelector: {}
     {{- range list "10.0.0.0/8" "172.16.0.0/12" "192.168.0.0/16" }}
     - ipBlock:
         cidr: {{ . }}
     {{- end }}
     {{- end }}
   ports:
-    {{- range append $external.ports ($gcs | default (first $external.ports)) | join " " | splitList " " | uniq }}
+    {{- range $ports | join " " | splitList " " | uniq }}
     - port: {{ . }}
     {{- end }}
 {{- end -}}
 {{- end -}}
 
-{{/* Egress rule to the hub, for init containers that fetch; nothing where no model of `sources` is fetched. */}}
+{{/* To the hub, for init containers that fetch. Call with (dict "root" $ "fetches" BOOL). */}}
 {{- define "headrace.hubEgress" -}}
-{{- if .fetches -}}
+{{- $hub := .root.Values.networkPolicy.hub -}}
+{{- if and .fetches $hub.cidrs -}}
 - to:
-    {{- range .root.Values.networkPolicy.hub.cidrs }}
+    {{- range $cidr := $hub.cidrs }}
     - ipBlock:
-        cidr: {{ . }}
-        {{- if hasSuffix "/0" . }}
-        {{- with $.root.Values.networkPolicy.hub.except }}
+        cidr: {{ $cidr }}
+        {{- $except := list }}
+        {{- range $hub.except }}
+        {{- if include "headrace.within" (dict "outer" $cidr "inner" .) }}{{ $except = append $except . }}{{ end }}
+        {{- end }}
+        {{- with $except }}
         except:
           {{- toYaml . | nindent 10 }}
-        {{- end }}
         {{- end }}
     {{- end }}
   ports:
@@ -58,12 +75,42 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Egress rule to the collector of traces, at its own port; nothing without one. */}}
+{{/* To the collector of traces, at its own port. */}}
 {{- define "headrace.tracingEgress" -}}
-{{- with .Values.tracing.endpoint -}}
+{{- if .Values.tracing.endpoint -}}
+{{- with .Values.networkPolicy.tracing.to -}}
 - to:
-    {{- toYaml $.Values.networkPolicy.tracing.to | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
   ports:
-    - port: {{ regexFind "[0-9]+$" (trimSuffix "/" .) | default "4317" }}
+    - port: {{ regexFind "[0-9]+$" (trimSuffix "/" $.Values.tracing.endpoint) }}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+"yes" where a CIDR lies within another and is smaller, which Kubernetes asks of an exception. Of IPv6 only ::/0 is looked
+into. Call with (dict "outer" CIDR "inner" CIDR).
+*/}}
+{{- define "headrace.within" -}}
+{{- $outer := splitList "/" .outer -}}
+{{- $inner := splitList "/" .inner -}}
+{{- $bits := last $outer | int -}}
+{{- $same := eq (contains ":" .outer) (contains ":" .inner) -}}
+{{- if and $same (lt $bits (last $inner | int)) -}}
+{{- if not (contains ":" .outer) -}}
+{{- $size := 1 -}}
+{{- range until (sub 32 $bits | int) }}{{ $size = mul $size 2 }}{{ end -}}
+{{- $one := div (include "headrace.ipv4" (first $outer) | int64) $size -}}
+{{- if eq $one (div (include "headrace.ipv4" (first $inner) | int64) $size) }}yes{{ end -}}
+{{- else if eq $bits 0 -}}
+yes
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* An IPv4 address as a number. */}}
+{{- define "headrace.ipv4" -}}
+{{- $number := 0 -}}
+{{- range splitList "." . }}{{ $number = add (mul $number 256) (int64 .) }}{{ end -}}
+{{- $number -}}
 {{- end -}}

@@ -28,8 +28,13 @@ One gateway pod with one process has nobody to take over its turns: set gateway.
 {{- if and (ne $service.type "ClusterIP") (not $gateway.tls.enabled) (not $service.allowPlaintext) }}
 gateway.service.type is {{ $service.type }} without TLS: keys and prompts would leave the cluster in the clear; set gateway.tls.enabled, or gateway.service.allowPlaintext where a load balancer ends TLS.
 {{- end }}
-{{- if and (eq $service.type "LoadBalancer") .Values.networkPolicy.enabled (not $service.loadBalancerSourceRanges) }}
+{{- if and (ne $service.type "ClusterIP") .Values.networkPolicy.enabled }}
+{{- if not $service.loadBalancerSourceRanges }}
 gateway.service.loadBalancerSourceRanges is empty, so the network policies let nobody in from outside: list the addresses of your callers.
+{{- end }}
+{{- if ne $service.externalTrafficPolicy "Local" }}
+gateway.service.type is {{ $service.type }}, where nodes may put their own address in place of the callers', which the network policies then drop: set gateway.service.externalTrafficPolicy to Local.
+{{- end }}
 {{- end }}
 {{- end -}}
 
