@@ -15,7 +15,7 @@ import yaml
 from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
 from services.cli.cluster.kube import OURS, Kube, KubeError
-from services.cli.cluster.mask import Mask, known_in
+from services.cli.cluster.mask import Mask, known_in, secret
 from services.cli.cluster.picture import PARTS, Picture, take
 from services.cli.cluster.status import read
 from services.cli.exits import FAILED, stop
@@ -145,7 +145,7 @@ def _write(bundle: Bundle, secrets: list[Object], to: Path, lines: int) -> int:
                 _add(archive, path, bundle.mask.text(text), now)
                 count += 1
             if secrets:
-                shown = yaml.safe_dump_all([bundle.mask.item(each) for each in secrets], sort_keys=False)
+                shown = yaml.safe_dump_all([secret(each) for each in secrets], sort_keys=False)
                 _add(archive, "objects/secrets.yaml", shown, now)
                 count += 1
         part.replace(to)

@@ -64,7 +64,7 @@ class Kube:
         query = {"limit": str(PAGE)} | _given(labelSelector=labels, fieldSelector=fields)
         while True:
             answer = self.get(self.path(plural, everywhere=everywhere), query)
-            found += answer["items"]
+            found += _told(answer)
             more = answer["metadata"].get("continue")
             if not more:
                 return found
@@ -158,6 +158,18 @@ def _load(load: Callable[[], object], named: str) -> None:
     ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         stop(f"{named} cannot be used: {first}", "Compare with `kubectl config view`.", code=USAGE)
+
+
+def _told(answer: Object) -> list[Object]:
+    """Items with what they are: in a list of a built-in kind only the list says it."""
+    is_ = {"apiVersion": answer.get("apiVersion", ""), "kind": answer.get("kind", "").removesuffix("List")}
+    return [is_ | item for item in answer.get("items") or ()]
+
+
+def _whole(item: Object, answer: Object) -> Object:
+    """Built-in kinds come without their kind in a list: the list's own name has it."""
+    about = {"apiVersion": answer.get("apiVersion"), "kind": str(answer.get("kind", "")).removesuffix("List")}
+    return about | item
 
 
 def _given(**values: str) -> dict[str, str]:

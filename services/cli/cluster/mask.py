@@ -58,9 +58,7 @@ class Mask:
         return ASSIGNED.sub(_assigned, text)
 
     def item(self, item: Object) -> Object:
-        """An object as it may be shown: a Secret with the sizes of its values, others with masked environments."""
-        if item.get("kind") == "Secret":
-            return _secret(item)
+        """An object other than a Secret as it may be shown: with masked environments. Secrets: `secret`."""
         shown: Object = self._inner(item)
         return shown
 
@@ -118,7 +116,8 @@ def _assigned(found: re.Match[str]) -> str:
     return f"{found['name']}{found['sign']}{MASK}"
 
 
-def _secret(item: Object) -> Object:
+def secret(item: Object) -> Object:
+    """A Secret as it may be shown, whatever the item says that it is: names and sizes of its values."""
     sizes = {
         name: f"{MASK} ({len(base64.b64decode(v))} bytes)" for name, v in (item.get("data") or {}).items()
     }

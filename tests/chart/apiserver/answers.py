@@ -51,7 +51,7 @@ class Answers:
             return 200, self._shown(found_all, asked)
         meta = {"resourceVersion": str(self._store.version)} | more
         kind = {"kind": f"{asked.kind.kind}List", "apiVersion": asked.kind.api_version}
-        return 200, {**kind, "metadata": meta, "items": found_all}
+        return 200, {**kind, "metadata": meta, "items": [_listed(each, asked) for each in found_all]}
 
     def matching(self, asked: Asked) -> list[Object]:
         return [each for each in self._store.every(asked.kind, asked.namespace) if selected(asked, each)]
@@ -166,6 +166,13 @@ def selected(asked: Asked, item: Object) -> bool:
     named = not asked.name or item["metadata"]["name"] == asked.name
     labels = labels_match(asked.query.get("labelSelector", ""), item["metadata"].get("labels", {}))
     return named and labels and fields_match(asked.query.get("fieldSelector", ""), item)
+
+
+def _listed(item: Object, asked: Asked) -> Object:
+    """As an item of a list: the real server leaves out what the list's own kind says, but of custom resources."""
+    if asked.kind.custom:
+        return item
+    return {name: value for name, value in item.items() if name not in ("kind", "apiVersion")}
 
 
 def _patched(before: Object, asked: Asked) -> Object:

@@ -2,6 +2,16 @@
 
 from dataclasses import dataclass
 
+# Groups whose kinds an operator brings along.
+CUSTOM = (
+    "ray.io",
+    "monitoring.coreos.com",
+    "gateway.networking.k8s.io",
+    "cert-manager.io",
+    "keda.sh",
+    "inference.networking.k8s.io",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -17,6 +27,11 @@ class Kind:
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def custom(self) -> bool:
+        """Of a CustomResourceDefinition, and not of the server itself."""
+        return self.group in CUSTOM
 
     @property
     def resource(self) -> str:

@@ -1,6 +1,7 @@
 """`headrace cluster bundle` against an API server: what is in the file, and that no secret is."""
 
 import base64
+import gzip
 import json
 import tarfile
 from collections.abc import Callable
@@ -96,6 +97,33 @@ def test_no_secret_is_in_the_bundle_in_any_spelling(
         for spelling in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], encoded(secret)):
             assert spelling.encode() not in whole
     assert b"********" in whole and b"HEADRACE_LOG_LEVEL" in whole and b"info" in whole
+
+
+def test_of_secrets_the_bundle_has_names_and_sizes(
+    fleet: Fleet, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    """helm's record of a release holds its generated secrets; values may be binary, or too short to be sought."""
+    manifest = f"kind: Secret\ndata:\n  link-token: {encoded(SECRETS['link-token'])}\n"
+    record = base64.b64encode(gzip.compress(json.dumps({"manifest": manifest}).encode()))
+    values = {"release": record, "binary": bytes(range(128, 160)), "short": b"pw"}
+    data = {name: base64.b64encode(value).decode() for name, value in values.items()}
+    item = {"metadata": {"name": "sh.helm.release.v1.headrace.v1", "namespace": NAMESPACE}, "data": data}
+    fleet.api.store.create("Secret", item | {"type": "helm.sh/release.v1"})
+    run("cluster", "bundle", "--to", str(to := tmp_path / "b.tar.gz"))
+    shown = members(to)["objects/secrets.yaml"].decode()
+    assert not any(value in shown for value in (*data.values(), record.decode()))
+    assert "(32 bytes)" in shown and "(2 bytes)" in shown
+    for each in yaml.safe_load_all(shown):
+        assert each["kind"] == "Secret"
+        assert all(value.startswith("******** (") for value in each["data"].values())
+
+
+def test_objects_in_the_bundle_say_what_they_are(
+    fleet: Fleet, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    run("cluster", "bundle", "--to", str(to := tmp_path / "b.tar.gz"))
+    pod = next(yaml.safe_load_all(members(to)["objects/pods.yaml"]))
+    assert (pod["apiVersion"], pod["kind"]) == ("v1", "Pod")
 
 
 def test_a_user_who_may_not_read_secrets_gets_the_rest_and_a_warning(

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.cluster.mask import MASK, Mask, known_in, secret_name
+from services.cli.cluster.mask import MASK, Mask, known_in, secret, secret_name
 
 KEY = "hr_live_abcdefgh_" + "A" * 43 + "_abcdef"
 NONE = Mask()
 
 
 @pytest.mark.parametrize(
-    "secret",
+    "text",
     [
         "redis://user:s3cret-word@host:6379/0",
         "redis+sentinel://:s3cret-word@a,b/main",
@@ -28,8 +28,8 @@ NONE = Mask()
         "-----BEGIN PRIVATE KEY-----\ns3cret-word and no end",
     ],
 )
-def test_what_looks_like_a_credential_is_masked(secret: str) -> None:
-    found = NONE.text(f"before {secret} after" if "no end" not in secret else secret)
+def test_what_looks_like_a_credential_is_masked(text: str) -> None:
+    found = NONE.text(f"before {text} after" if "no end" not in text else text)
     assert "s3cret-word" not in found and MASK in found
 
 
@@ -74,8 +74,9 @@ def test_a_password_within_an_address_is_known_by_itself() -> None:
 
 
 def test_a_secret_shows_names_and_sizes() -> None:
-    item = {"kind": "Secret", "metadata": {"name": "a", "annotations": {"x": "value"}}, "data": {"k": "YWJj"}}
-    shown = json.dumps(NONE.item(item))
+    """Also where the item does not say that it is one, as in a list of the API server."""
+    item = {"metadata": {"name": "a", "annotations": {"x": "value"}}, "data": {"k": "YWJj"}}
+    shown = json.dumps(secret(item))
     assert "(3 bytes)" in shown and "YWJj" not in shown and "annotations" not in shown
 
 
@@ -90,9 +91,9 @@ def test_environments_are_masked_by_name_and_references_stay() -> None:
 
 
 def test_names_of_secrets_are_told_from_names_of_counts_and_places() -> None:
-    secret = ("HEADRACE_LINK_TOKEN", "password", "redisPassword", "apiKey", "master-key", "client_secret")
+    secrets = ("HEADRACE_LINK_TOKEN", "password", "redisPassword", "apiKey", "master-key", "client_secret")
     other = ("max_tokens", "tokens_total", "secretName", "tokenizer", "passwordFile", "model", "keys")
-    assert all(map(secret_name, secret)) and not any(map(secret_name, other))
+    assert all(map(secret_name, secrets)) and not any(map(secret_name, other))
 
 
 @pytest.mark.parametrize(
