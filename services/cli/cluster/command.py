@@ -41,7 +41,7 @@ def status(
 
 @app.command()
 def upgrade(
-    model: Annotated[str, typer.Argument(help="Name of the model, as clients say it.")],
+    model: Annotated[str, typer.Argument(help="Name of the model, or of its RayService.")],
     revision: Annotated[str | None, typer.Option(help="Revision of the checkpoint to go to.")] = None,
     image: Annotated[str | None, typer.Option(help="Tag of the engine's image to go to.")] = None,
     chart: Annotated[str, typer.Option(help="Chart, in the command that is printed.")] = "helm/headrace",

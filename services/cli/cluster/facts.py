@@ -13,7 +13,7 @@ CLUSTER = "ray.io/cluster"
 NODE_TYPE = "ray.io/node-type"
 SENTENCE = 240  # characters of somebody else's message
 ADVICE = {
-    "Unschedulable": "add nodes or free GPUs; `upgradeStrategy: None` frees the old ones first",
+    "Unschedulable": "add nodes or free GPUs; of an upgrade: UPGRADE.md, Without GPUs for two clusters",
     "ImagePullBackOff": "check the image's name, its tag and imagePullSecrets",
     "ErrImagePull": "check the image's name, its tag and imagePullSecrets",
     "InvalidImageName": "check the image's name",

@@ -1,9 +1,11 @@
 """`headrace cluster upgrade`: the helm command for it, and a narrator of what KubeRay then does."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import typer
 
@@ -15,6 +17,8 @@ from services.cli.exits import FAILED, REFUSED, USAGE, stop
 
 STEP = 2.0  # seconds between two looks
 LINK = "headrace_link_up"
+ORIGIN = "ray.io/originated-from-cr-name"  # KubeRay's label of what belongs to a RayService
+BY_HAND = "Without GPUs for two clusters"
 DELETION_DELAY = 60  # seconds; KubeRay's own, where the RayService names none
 
 
@@ -34,7 +38,7 @@ def run(kube: Kube, release: str | None, wish: Wish) -> None:
     picture = take(kube, release, deep=True)
     service = find(picture, wish.model)
     if wish.revision or wish.image:
-        print(command(kube, service, wish))
+        print("\n".join(command(kube, service, wish)))
         for line in forecast(picture, service, wish):
             print(f"# {line}")
     if wish.watch:
@@ -43,21 +47,31 @@ def run(kube: Kube, release: str | None, wish: Wish) -> None:
 
 
 def find(picture: Picture, model: str) -> Object:
-    known = {facts.labels(each).get(facts.MODEL, facts.name(each)): each for each in picture["rayservices"]}
-    found = known.get(model) or known.get(facts.slug(model))
-    found = found or next((each for each in known.values() if facts.name(each) == model), None)
-    if found is None:
-        stop(
-            f"no model {model} is in {picture.namespace}",
-            f"There: {', '.join(sorted(known)) or 'none'}.",
-            code=REFUSED,
-        )
-    return found
+    """By the model's name, however it is spelled, or the RayService's: the chart refuses models that differ in
+    spelling only."""
+    slug = facts.slug(model)
+    there = picture["rayservices"]
+    found = [each for each in there if facts.slug(key(each)) == slug]
+    found = found or [each for each in there if facts.name(each) == model]
+    if not found:
+        known = ", ".join(sorted({key(each) for each in there})) or "none"
+        stop(f"no model {model} is in {picture.namespace}", f"There: {known}.", code=REFUSED)
+    if len(found) > 1:
+        releases = sorted({facts.labels(each).get(facts.INSTANCE, "") for each in found})
+        do = f"Give --release: {' or '.join(releases)}."
+        stop(f"several releases in {picture.namespace} have the model {model}", do, code=USAGE)
+    return found[0]
 
 
-def command(kube: Kube, service: Object, wish: Wish) -> str:
+def key(service: Object) -> str:
+    """The model's key under `models` of the chart's values: its label has it as it is written there."""
+    return facts.labels(service).get(facts.MODEL, facts.name(service))
+
+
+def command(kube: Kube, service: Object, wish: Wish) -> list[str]:
     """A release is helm's: whatever else changed its objects would be undone by the next upgrade."""
     release = facts.labels(service).get(facts.INSTANCE, "RELEASE")
+    changes = _changes(service, wish)
     words = [
         "helm",
         "upgrade",
@@ -67,32 +81,78 @@ def command(kube: Kube, service: Object, wish: Wish) -> str:
         kube.namespace,
         "--reset-then-reuse-values",
     ]
+    for path, value in changes:
+        at = ".".join(step.replace(".", "\\.") for step in path)
+        words += ["--set-string", f"{at}={value}"]
+    lines = [
+        f"# put this into your values file too, or the next upgrade by it goes back: {_as_values(changes)}"
+    ]
+    return [shlex.join([*words, "--wait", "--timeout", "60m"]), *lines]
+
+
+def _changes(service: Object, wish: Wish) -> list[tuple[tuple[str, ...], str]]:
+    """Paths in the chart's values, and what they are to be."""
+    changes: list[tuple[tuple[str, ...], str]] = []
     if wish.revision:
-        at = wish.model.replace(".", "\\.")
-        words += ["--set-string", f"models.{at}.checkpoint.revision={wish.revision}"]
+        changes.append((("models", key(service), "checkpoint", "revision"), wish.revision))
     if wish.image:
-        words += ["--set-string", f"images.engine.tag={wish.image}"]
-    return shlex.join([*words, "--wait", "--timeout", "60m"])
+        changes.append((("images", "engine", "tag"), wish.image))
+    return changes
+
+
+def _as_values(changes: list[tuple[tuple[str, ...], str]]) -> str:
+    """In one line of YAML, as JSON is: names with dots and numbers as text stay what they are."""
+    values: dict[str, Any] = {}
+    for path, value in changes:
+        inner: Any = value
+        for step in reversed(path[1:]):
+            inner = {step: inner}
+        values[path[0]] = inner
+    return json.dumps(values)
 
 
 def forecast(picture: Picture, service: Object, wish: Wish) -> list[str]:
     """What the upgrade will need, before it is begun."""
     moved = picture["rayservices"] if wish.image else [service]
+    by_hand = [each for each in moved if each["spec"].get("upgradeStrategy", {}).get("type") == "None"]
+    lines = [
+        f"{key(each)} has upgrade.strategy None: it stays as it is until you do this" for each in by_hand
+    ]
+    lines += _deletions(picture, by_hand)
+    second = [each for each in moved if each not in by_hand]
+    if len(second) > 1:
+        lines.append(f"the engine's image is every model's: {len(second)} RayServices get a second cluster")
+    return lines + _room(picture, second)
+
+
+def _room(picture: Picture, moved: list[Object]) -> list[str]:
+    """Whether there are GPUs for a second cluster of each."""
     need = sum(facts.gpus(pod) for each in moved for pod in picture.pods_of(_cluster(each, "active")))
-    lines = []
-    if wish.image and len(moved) > 1:
-        lines.append(f"the engine's image is every model's: {len(moved)} RayServices get a second cluster")
-    if need and picture.nodes:
-        has = sum(facts.allocatable(node) for node in picture.nodes)
-        free = has - sum(map(facts.gpus, picture["pods"]))
-        lines.append(
-            f"while both clusters stand, {need} GPUs more are needed; at most {max(free, 0)} of {has} are free"
-        )
-        if free < need:
-            lines.append(
-                "too few: add nodes, or set the model's upgrade.strategy to None, which ends the old cluster first"
-            )
+    if not (need and picture.nodes):
+        return []
+    has = sum(facts.allocatable(node) for node in picture.nodes)
+    free = max(has - sum(map(facts.gpus, picture["pods"])), 0)
+    lines = [f"while both clusters stand, {need} GPUs more are needed; at most {free} of {has} are free"]
+    if free < need:
+        lines += [
+            "too few: add nodes, or do it by hand in a quiet hour, one model at a time:",
+            *(
+                f"  give the upgrade models.{key(each)}.upgrade.strategy=None: it changes nothing yet"
+                for each in moved
+            ),
+            *_deletions(picture, moved),
+        ]
     return lines
+
+
+def _deletions(picture: Picture, services: list[Object]) -> list[str]:
+    if not services:
+        return []
+    select = f"kubectl delete raycluster -n {picture.namespace} -l {ORIGIN}"
+    return [
+        *(f"  after the upgrade: {select}={facts.name(each)}" for each in services),
+        f'  what that does to running turns: "{BY_HAND}" in helm/headrace/UPGRADE.md',
+    ]
 
 
 def _cluster(service: Object, role: str) -> str:

@@ -1,15 +1,22 @@
 """`headrace cluster upgrade` against an API server: the command, the forecast, and a blue/green as it goes."""
 
+import copy
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from services.cli.cluster import kube
 from services.cli.cluster.upgrade import Follow
 from tests.chart.apiserver import ray
 from tests.chart.live.command import Said, headrace
 from tests.chart.live.fleet import MODEL, NAMESPACE, SERVICE, Fleet
+
+ROOT = Path(__file__).parents[3]
+UPGRADING = "Without GPUs for two clusters"
+DELETION = f"kubectl delete raycluster -n {NAMESPACE} -l ray.io/originated-from-cr-name={SERVICE}"
 
 
 @pytest.fixture
@@ -47,18 +54,67 @@ def test_the_command_is_helm_s_and_changes_nothing_else(fleet: Fleet, run: Calla
     assert len(fleet.api.store.log) == before
 
 
-def test_a_dot_in_a_model_s_name_is_not_a_path(fleet: Fleet, run: Callable[..., Said]) -> None:
+def named(fleet: Fleet, model: str) -> None:
     item = service(fleet)
-    item["metadata"]["labels"]["headrace.dev/model"] = "llama-3-1"  # type: ignore[index]
+    item["metadata"]["labels"]["headrace.dev/model"] = model  # type: ignore[index]
     fleet.api.store.replace("RayService", item)
+
+
+def test_a_dot_in_a_model_s_name_is_not_a_path(fleet: Fleet, run: Callable[..., Said]) -> None:
+    named(fleet, "llama-3.1")
     words = shlex.split(run("cluster", "upgrade", "llama-3.1", "--revision", "x").out.splitlines()[0])
     assert r"models.llama-3\.1.checkpoint.revision=x" in words
 
 
-def test_too_few_gpus_are_said_before_the_upgrade(fleet: Fleet, run: Callable[..., Said]) -> None:
+@pytest.mark.parametrize("spelled", [SERVICE, "llama-3-1", "LLAMA_3.1"])
+def test_the_values_key_is_the_model_s_however_it_was_asked_for(
+    fleet: Fleet, run: Callable[..., Said], spelled: str
+) -> None:
+    named(fleet, "Llama-3.1")
+    words = shlex.split(run("cluster", "upgrade", spelled, "--revision", "x").out.splitlines()[0])
+    assert r"models.Llama-3\.1.checkpoint.revision=x" in words
+
+
+def test_what_to_keep_in_the_values_file_is_said_as_values(fleet: Fleet, run: Callable[..., Said]) -> None:
+    named(fleet, "llama-3.1")
+    said = run("cluster", "upgrade", "llama-3.1", "--revision", "12", "--image", "2").out.splitlines()[1]
+    assert said.startswith("# put this into your values file too")
+    assert yaml.safe_load(said[said.index("{") :]) == {
+        "models": {"llama-3.1": {"checkpoint": {"revision": "12"}}},
+        "images": {"engine": {"tag": "2"}},
+    }
+
+
+def test_a_model_of_two_releases_is_asked_back(fleet: Fleet, run: Callable[..., Said]) -> None:
+    item = copy.deepcopy(service(fleet))
+    labels = item["metadata"]["labels"] | {"app.kubernetes.io/instance": "other"}  # type: ignore[index]
+    other = {"name": "other", "namespace": NAMESPACE, "labels": labels}
+    fleet.api.store.create("RayService", {"metadata": other, "spec": item["spec"]})
+    said = run("cluster", "upgrade", MODEL, "--revision", "x")
+    assert said.code == 2 and "Give --release: headrace or other." in said.err
+
+
+def test_too_few_gpus_are_said_before_the_upgrade_with_the_steps_by_hand(
+    fleet: Fleet, run: Callable[..., Said]
+) -> None:
     fleet.api.store.delete("Node", "", "gpu-2")
     said = run("cluster", "upgrade", MODEL, "--image", "2")
     assert "at most 0 of 4 are free" in said.out and "too few" in said.out
+    assert f"models.{MODEL}.upgrade.strategy=None: it changes nothing yet" in said.out
+    assert said.out.count(DELETION) == 1 and UPGRADING in said.out
+
+
+def test_a_model_that_moves_by_hand_only_is_told_the_steps(fleet: Fleet, run: Callable[..., Said]) -> None:
+    item = service(fleet)
+    item["spec"]["upgradeStrategy"] = {"type": "None"}  # type: ignore[index]
+    fleet.api.store.replace("RayService", item)
+    said = run("cluster", "upgrade", MODEL, "--revision", "x")
+    assert "has upgrade.strategy None" in said.out and "GPUs more are needed" not in said.out
+    assert said.out.count(DELETION) == 1 and UPGRADING in said.out
+
+
+def test_the_steps_by_hand_are_in_the_chart_s_upgrade_notes() -> None:
+    assert f"## {UPGRADING}\n" in (ROOT / "helm/headrace/UPGRADE.md").read_text()
 
 
 def test_a_blue_green_is_followed_to_its_end(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
