@@ -117,7 +117,10 @@ def bundle(
 @app.command()
 def role(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where the release is.")],
-    user: Annotated[str, typer.Option(help="Who is to have it: a user's name, or NAMESPACE:ACCOUNT.")],
+    user: Annotated[
+        str | None, typer.Option(help="Who is to have it: a user, as the API server calls them.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Or a service account, as NAMESPACE:NAME.")] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Allow `drain` too.")] = False,
     bundle: Annotated[bool, typer.Option("--bundle", help="Allow `bundle` too, but for Secrets.")] = False,
     secrets: Annotated[
@@ -133,4 +136,4 @@ def role(
     """
     from services.cli.cluster.role import show
 
-    show(namespace, user, drain=drain, bundle=bundle, secrets=secrets)
+    show(namespace, user, account, drain=drain, bundle=bundle, secrets=secrets)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from services.cli.cluster.role import roles
+from services.cli.cluster.role import roles, user_named
 from tests.chart.apiserver.server import ApiServer
 from tests.chart.live.command import Said, headrace
 from tests.chart.live.fleet import NAMESPACE, SECRETS, Fleet
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(
 
 
 def allow(api: ApiServer, user: str, **what: bool) -> None:
-    for item in roles(NAMESPACE, user, **what):
+    for item in roles(NAMESPACE, user_named(user), **what):
         api.store.create(item["kind"], item)
 
 
@@ -195,7 +195,7 @@ def test_every_rule_of_the_roles_is_used(
     ):
         run("cluster", *arguments)
     asked = " ".join(f"{method} {path}" for method, path in api.requests)
-    for item in roles(NAMESPACE, "alice", drain=True, bundle=True, secrets=True):
+    for item in roles(NAMESPACE, user_named("alice"), drain=True, bundle=True, secrets=True):
         for rule in item.get("rules", ()):
             for resource in rule["resources"]:
                 plural, _, part = resource.partition("/")
@@ -203,7 +203,7 @@ def test_every_rule_of_the_roles_is_used(
 
 
 def test_the_roles_are_printed_for_kubectl(fleet: Fleet, run: Callable[..., Said], shell: Shell) -> None:
-    said = run("cluster", "role", "-n", NAMESPACE, "--user", "ops:bot", "--drain")
+    said = run("cluster", "role", "-n", NAMESPACE, "--account", "ops:bot", "--drain")
     assert "&id" not in said.out
     assert shell.kubectl("apply", "--server-side", "-f", "-", said=said.out).count("serverside-applied") == 4
     found = list(yaml.safe_load_all(said.out))
