@@ -8,7 +8,7 @@ import typer
 
 from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
-from services.cli.cluster.kube import OURS, PART_OF, Kube, KubeError
+from services.cli.cluster.kube import OURS, PART_OF, Kube, KubeError, Outage
 from services.cli.exits import FAILED, REFUSED, stop
 
 STEP = 2.0  # seconds between two looks
@@ -29,19 +29,35 @@ class Drain:
     pause: Callable[[], None] = lambda: time.sleep(STEP)
     clock: Callable[[], float] = time.monotonic
     _said: set[str] = field(default_factory=set)
+    _outage: Outage = field(default_factory=Outage)
 
     def run(self) -> list[Object]:
-        """Cordons, evicts, waits. Returns what is left on the node when patience ran out, or nothing."""
+        """Cordons, evicts, waits. Returns what is left on the node when patience ran out, or nothing. An API server
+        that is away is looked for again; raises KubeError if it still is when patience runs out."""
         cordon(self.kube, self.node, {})
         self._say(f"{self.node} takes no new pods")
         until = self.clock() + self.patience
-        while left := ours(self.kube, self.node):
-            for pod in left:
-                self._move(pod)
-            if self.clock() >= until:
-                return ours(self.kube, self.node)
+        while True:
+            last = self.clock() >= until
+            try:
+                if not self._look():
+                    return []
+                if last:
+                    return ours(self.kube, self.node)
+            except KubeError as error:
+                self._outage.note(error)
+                if last:
+                    raise
             self.pause()
-        return []
+
+    def _look(self) -> bool:
+        """Moves those whose turn it is; those after them stay until these have gone. False if nobody is left."""
+        left = ours(self.kube, self.node)
+        self._outage.over()
+        for pod in left:
+            if _rank(pod) == _rank(left[0]):
+                self._move(pod)
+        return bool(left)
 
     def _move(self, pod: Object) -> None:
         name = facts.name(pod)
@@ -63,15 +79,20 @@ def run(kube: Kube, node: str, patience: float, *, dry_run: bool) -> None:
         _rehearse(kube, node)
         return
     left = Drain(kube, node, patience).run()
-    others = _others(kube, node)
-    print(
-        f"{node}: {others} pods of others stay; `kubectl drain` moves those"
-        if others
-        else f"{node} is empty of pods"
-    )
+    if said := _rest(node, left, _others(kube, node)):
+        print(said)
     for pod in left:
         print(f"left: {facts.name(pod)} ({facts.state(pod)})")
     raise typer.Exit(FAILED if left else 0)
+
+
+def _rest(node: str, left: list[Object], others: int | None) -> str:
+    """What is to be known of the node beside what is left of ours."""
+    if others is None:
+        return f"{node}: whether pods of others are there could not be read; `kubectl drain` moves those"
+    if others:
+        return f"{node}: {others} pods of others stay; `kubectl drain` moves those"
+    return "" if left else f"{node} is empty of pods"
 
 
 def _known(kube: Kube, node: str) -> None:
@@ -111,14 +132,18 @@ def cordon(kube: Kube, node: str, query: dict[str, str]) -> None:
 
 def ours(kube: Kube, node: str) -> list[Object]:
     pods = kube.every("pods", OURS, f"spec.nodeName={node}")
-    running = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
-    return sorted(running, key=_order)
+    return sorted(filter(_runs, pods), key=lambda pod: (_rank(pod), facts.name(pod)))
 
 
-def _order(pod: Object) -> tuple[int, bool, str]:
+def _runs(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def _rank(pod: Object) -> tuple[int, bool]:
+    """A head after its workers, for their replicas end their turns by it."""
     component = facts.labels(pod).get(facts.COMPONENT, "")
     place = ORDER.index(component) if component in ORDER else 0
-    return place, facts.labels(pod).get(facts.NODE_TYPE) == "head", facts.name(pod)
+    return place, facts.labels(pod).get(facts.NODE_TYPE) == "head"
 
 
 def evict(kube: Kube, pod: Object, query: dict[str, str]) -> str:
@@ -135,6 +160,8 @@ def evict(kube: Kube, pod: Object, query: dict[str, str]) -> str:
     except KubeError as error:
         if error.status == 429:
             return "its disruption budget lets none go until another is ready"
+        if error.status == 500:
+            return error.message  # so the server refuses a pod that has two budgets
         if error.status != 404:
             raise
     return ""
@@ -149,12 +176,17 @@ def _turns(kube: Kube, pod: Object) -> str:
     return f"{left:.0f} turns are still there" if found else "its turns move"
 
 
-def _others(kube: Kube, node: str) -> int:
+def _others(kube: Kube, node: str) -> int | None:
+    """How many pods there are not this release's, or None if that cannot be read."""
     try:
         found = kube.every("pods", fields=f"spec.nodeName={node}", everywhere=True)
     except KubeError as error:
-        if error.status != 403:
+        if error.status != 403 and not error.passes:
             raise
-        return 0
-    ours_ = [pod for pod in found if facts.labels(pod).get(PART_OF) == "headrace"]
-    return len(found) - len(ours_)
+        return None
+    return sum(1 for pod in filter(_runs, found) if not _is_ours(kube, pod))
+
+
+def _is_ours(kube: Kube, pod: Object) -> bool:
+    here = pod["metadata"].get("namespace") == kube.namespace
+    return here and facts.labels(pod).get(PART_OF) == "headrace"

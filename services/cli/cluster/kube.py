@@ -44,6 +44,44 @@ class KubeError(CliError):
         super().__init__(what, do, code=code)
         self.status, self.message = status, message
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same question may be answered later, as after a restart of the API server."""
+        return self.status == 429 or self.status >= 500
+
+
+class Away(KubeError):
+    """No answer at all: from the API server, or from the pod that it asks on our behalf."""
+
+    def __init__(self, server: str, why: str) -> None:
+        do = "Check the network, the context (`kubectl config get-contexts`) and its certificate."
+        what = f"the API server {server} does not answer: {why}"
+        super().__init__(what, do, code=UNREACHABLE, status=0, message=f"no answer: {why}")
+
+    @property
+    def passes(self) -> bool:
+        return True
+
+
+@dataclass(slots=True)
+class Outage:
+    """For who looks again and again: says once that the API server is away, and once that it is back."""
+
+    _on: bool = False
+
+    def note(self, error: KubeError) -> None:
+        """Raises the error again unless it passes by itself."""
+        if not error.passes:
+            raise error
+        if not self._on:
+            print(f"{error.what}; looking again", flush=True)
+        self._on = True
+
+    def over(self) -> None:
+        if self._on:
+            print("the API server answers again", flush=True)
+        self._on = False
+
 
 @dataclass(frozen=True, slots=True)
 class Kube:
@@ -95,15 +133,11 @@ class Kube:
             answer = self.client.call_api(*asked, _request_timeout=TIMEOUT)
             raw = answer.read()
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-            raise self._away(error) from error
+            raise Away(self.server, _why(error)) from error
         text = bytes(raw).decode(errors="replace")
         if not 200 <= answer.status < 300:
             self._refuse(answer.status, text, method, path)
         return text
-
-    def _away(self, error: Exception) -> CliError:
-        do = "Check the network, the context (`kubectl config get-contexts`) and its certificate."
-        return CliError(f"the API server {self.server} does not answer: {_why(error)}", do, code=UNREACHABLE)
 
     def _refuse(self, status: int, text: str, method: str, path: str) -> NoReturn:
         message = _message(text) or f"{method} {path}: HTTP {status}"
@@ -164,12 +198,6 @@ def _told(answer: Object) -> list[Object]:
     """Items with what they are: in a list of a built-in kind only the list says it."""
     is_ = {"apiVersion": answer.get("apiVersion", ""), "kind": answer.get("kind", "").removesuffix("List")}
     return [is_ | item for item in answer.get("items") or ()]
-
-
-def _whole(item: Object, answer: Object) -> Object:
-    """Built-in kinds come without their kind in a list: the list's own name has it."""
-    about = {"apiVersion": answer.get("apiVersion"), "kind": str(answer.get("kind", "")).removesuffix("List")}
-    return about | item
 
 
 def _given(**values: str) -> dict[str, str]:

@@ -52,6 +52,7 @@ class ApiServer:
         self.alive = Alive(self.store)
         self.requests: list[tuple[str, str]] = []  # method and path, as they came
         self._users = {"owner-token": rbac.OWNER}
+        self._silent = False
         self._folder, self._loop = folder, asyncio.new_event_loop()
         self._answers = Answers(self.store, self.scripts)
         self._thread = threading.Thread(target=self._loop.run_forever, name="apiserver")
@@ -83,6 +84,10 @@ class ApiServer:
     def stop(self) -> None:
         """Answers no more; may be called twice."""
         self._run(self._end())
+
+    def silence(self, on: bool) -> None:
+        """While on, whoever asks is hung up on without an answer."""
+        self._silent = on
 
     async def _end(self) -> None:
         await self._runner.cleanup()
@@ -128,6 +133,9 @@ class ApiServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs))
+        if self._silent and request.transport is not None:
+            request.transport.abort()
+            raise ConnectionResetError
         try:
             token = request.headers.get("Authorization", "").partition(" ")[2]
             if token not in self._users:

@@ -1,11 +1,15 @@
 """`headrace cluster drain` against an API server: what moves, in which order, what holds it, and what is left."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
 from services.cli.cluster import kube
 from services.cli.cluster.drain import Drain
+from tests.chart.apiserver.server import ApiServer
+from tests.chart.apiserver.store import Change
 from tests.chart.live.command import Said, headrace
 from tests.chart.live.fleet import NAMESPACE, Fleet
 
@@ -62,18 +66,32 @@ def test_a_rehearsal_names_what_a_budget_holds(fleet: Fleet, run: Callable[..., 
 
 
 def test_pods_move_as_budgets_allow_and_the_store_goes_last(fleet: Fleet) -> None:
-    evicted: list[str] = []
+    """The first gateway takes its grace, and whoever comes after it stays as long as it does."""
+    gone: list[str] = []
     fleet.api.store.listeners.append(
-        lambda change: (
-            evicted.append(change.object["metadata"]["labels"]["app.kubernetes.io/component"])
-            if change.kind.kind == "Pod" and change.type == "DELETED"
-            else None
-        )
+        lambda change: gone.append(component(change.object)) if ends(change) else None
     )
-    assert drain(fleet, "cpu-1") == []
-    assert evicted == ["gateway", "gateway", "engine", "store"]
-    assert names(fleet, "cpu-1") == [] and len(names(fleet, "cpu-2")) == 3
+    slow = fleet.pods("gateway")[0]["metadata"]["name"]
+    fleet.api.store.lingering.add((NAMESPACE, slow))
+    seen: list[list[str]] = []
+    look = lambda: seen.append(list(gone))  # noqa: E731
+    end = lambda: fleet.api.store.end_pod(NAMESPACE, slow)  # noqa: E731
+    assert drain(fleet, "cpu-1", look, look, look, end) == []
+    assert seen == [["gateway"]] * 3 and gone == ["gateway", "gateway", "engine", "store"]
+    assert names(fleet, "cpu-1") == [] and len(names(fleet, "cpu-2")) == 4
     assert fleet.api.store.get("Node", "", "cpu-1")["spec"]["unschedulable"] is True
+
+
+def ends(change: Change) -> bool:
+    """Whether a pod begins to end."""
+    before = change.before or {"metadata": {}}
+    is_new = "deletionTimestamp" not in before["metadata"]
+    ending = change.type == "DELETED" or "deletionTimestamp" in change.object["metadata"]
+    return change.kind.kind == "Pod" and ending and is_new
+
+
+def component(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
 def test_a_budget_holds_a_pod_until_another_is_ready(
@@ -124,11 +142,49 @@ def test_a_pod_that_takes_its_grace_is_waited_for_and_its_turns_are_told(
 def test_what_patience_does_not_suffice_for_is_named_and_fails(
     fleet: Fleet, run: Callable[..., Said]
 ) -> None:
-    slow = fleet.pods("store")[0]["metadata"]["name"]
+    slow = fleet.pods("gateway")[0]["metadata"]["name"]
     fleet.api.store.lingering.add((NAMESPACE, slow))
     fleet.api.store.create("Pod", other_pod())
     said = run("cluster", "drain", "cpu-1", "--patience", "0")
     assert said.code == 1 and f"left: {slow} (Ending)" in said.out and "1 pods of others stay" in said.out
+
+
+def test_a_node_is_called_empty_only_by_who_could_see_it(
+    api: ApiServer, fleet: Fleet, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "gpu-2 is empty of pods" in run("cluster", "drain", "gpu-2").out
+    role = run("cluster", "role", "-n", NAMESPACE, "--user", "alice", "--drain").out
+    for item in yaml.safe_load_all(role):
+        api.store.create(item["kind"], item)
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig("alice", NAMESPACE)))
+    said = run("cluster", "drain", "gpu-2")
+    assert said.code == 0 and "empty" not in said.out
+    assert "gpu-2: whether pods of others are there could not be read" in said.out
+
+
+def test_a_node_with_something_left_is_not_called_empty(fleet: Fleet, run: Callable[..., Said]) -> None:
+    for pod in fleet.pods("gateway"):
+        fleet.api.store.lingering.add((NAMESPACE, pod["metadata"]["name"]))
+    said = run("cluster", "drain", "cpu-1", "--patience", "0")
+    assert said.code == 1 and "empty" not in said.out
+
+
+def test_a_drain_survives_a_restart_of_the_api_server(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = lambda: fleet.api.silence(True)  # noqa: E731
+    back = lambda: fleet.api.silence(False)  # noqa: E731
+    slow = fleet.pods("gateway")[0]["metadata"]["name"]
+    fleet.api.store.lingering.add((NAMESPACE, slow))
+    end = lambda: fleet.api.store.end_pod(NAMESPACE, slow)  # noqa: E731
+    assert drain(fleet, "cpu-1", away, lambda: None, back, end) == []
+    said = capsys.readouterr().out
+    assert said.count("does not answer") == 1 and said.count("answers again") == 1
+
+
+def test_a_drain_whose_api_server_stays_away_ends_with_its_patience(fleet: Fleet) -> None:
+    with pytest.raises(kube.Away, match="does not answer"):
+        drain(fleet, "cpu-1", lambda: fleet.api.silence(True), patience=4)
 
 
 def other_pod() -> dict[str, object]:
