@@ -45,8 +45,9 @@ ENGINE = Dashboard(
                     NONE_WANTED,
                 ),
                 stat(
-                    "Canaries failed, 1 h",
-                    f"sum(increase(ray_headrace_replica_canary_failures_total{{{REPLICA}}}[1h]))",
+                    "Replicas with failed canaries, 1 h",
+                    f"count(max by (namespace, model, replica) (max_over_time("
+                    f"ray_headrace_replica_canary_failures_total{{{REPLICA}}}[1h])) > 0)",
                     6,
                     NONE_WANTED,
                 ),

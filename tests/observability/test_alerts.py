@@ -1,4 +1,9 @@
-"""Every alert fires when it should, not before its time, and stays silent when it should: by promtool."""
+"""Every alert fires when it should, not before its time, and stays silent when it should: by promtool.
+
+cases/ has for each alert, in a file named as that of its rule: the labels it fires with, the series on which it does,
+and series on which it does not. A sample is a minute (promtool's notation: start+step x times). `at` is when one looks,
+30m if unsaid. A silent case has the same metrics as the firing one, so that it is the values that keep it silent.
+"""
 
 import re
 from pathlib import Path
@@ -11,9 +16,11 @@ from tests.observability.promtool import check, metric, minutes, promtool
 from tests.observability.rules import OBSERVABILITY, RULES, alerts
 
 # BaseLoader: to YAML, 0x60 is a number.
-CASES: dict[str, dict[str, Any]] = yaml.load(
-    Path(__file__).with_name("cases.yaml").read_text(), Loader=yaml.BaseLoader
-)
+CASES: dict[str, dict[str, Any]] = {
+    alert: case
+    for path in sorted(Path(__file__).with_name("cases").glob("*.yaml"))
+    for alert, case in yaml.load(path.read_text(), Loader=yaml.BaseLoader).items()
+}
 ALERTS = alerts()
 SEVERITIES = {"critical", "warning"}
 
