@@ -13,6 +13,8 @@ from deploy.chart.comments import CommentError, Value, read
 from deploy.chart.kinds import Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# What Kubernetes holds counts and seconds in.
+INT32 = 2**31 - 1
 # The section that documents an entry of `models`.
 ENTRY = "modelDefaults"
 
@@ -43,6 +45,8 @@ def leaf(value: Value) -> Schema:
     schema = _typed(value) | value.schema
     if not schema and value.default is None:
         raise CommentError(f"values.yaml: {value.dotted}: null has no type: say one in `# @schema`")
+    if schema.get("type") == "integer":
+        schema = {"maximum": INT32} | schema
     return ({"description": value.text} if value.text else {}) | _nullable(schema, value.default)
 
 
@@ -73,7 +77,8 @@ def of_default(default: Any) -> Schema:
         case float():
             return {"type": "number", "minimum": 0}
         case str():
-            return {"type": "string"}
+            # On one line: more would be read as more YAML where a template prints it.
+            return {"type": "string", "pattern": r"^[^\r\n]*$"}
         case list():
             return {"type": "array", "items": of_default(default[0]) if default else {}}
         case dict():

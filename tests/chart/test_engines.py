@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.models.planner import NODE
 from cluster.serving.app import SHUTDOWN_MARGIN_S
 from cluster.serving.settings import AppSettings, with_secrets
 from deploy.chart.comments import CHART
@@ -72,6 +73,23 @@ LAYOUTS: list[tuple[Entry, str]] = [
     ),
     ({"gpu": {"perReplica": 2, "perNode": 1}}, "gpu.perNode is 1 on 1 nodes, but gpu.perReplica is 2"),
     ({"gpu": {"kind": "l4", "perReplica": 0, "perNode": 0}}, "gpu.perReplica is 0: say how many"),
+    (
+        {"tensorParallelSize": 16, "gpu": {"kind": "h100", "perReplica": 16, "perNode": 0}},
+        f"gpu.perNode is 16, and no machine has more than {NODE} GPUs of a kind",
+    ),
+    (
+        TWO_NODES | {"tensorParallelSize": 16, "pipelineParallelSize": 1},
+        "tensorParallelSize is 16, which does not divide the 8 GPUs of a node",
+    ),
+    (
+        {"checkpoint": {"source": "made"}},
+        "source is made, a small test model for CPUs, but gpu.perReplica is 2",
+    ),
+    ({"pdb": {"minAvailable": 2}}, "pdb.minAvailable is 2 and the model has as few as 2 workers"),
+    (
+        {"autoscaling": {"enabled": True, "minReplicas": 1}, "pdb": {"minAvailable": 1}},
+        "pdb.minAvailable is 1 and the model has as few as 1 workers",
+    ),
     ({"maxNumSeqs": 512}, "capacity is 256, below maxNumSeqs, which is 512"),
 ]
 
@@ -136,7 +154,7 @@ def test_kuberays_own_services_still_find_the_head() -> None:
         ({"replicas": 3}, 2),
         ({"replicas": 1}, None),
         (TWO_NODES | {"replicas": 3}, 4),
-        ({"replicas": 1, "pdb": {"minAvailable": 1}}, 1),
+        ({"replicas": 3, "pdb": {"minAvailable": 1}}, 1),
         ({"replicas": 3, "pdb": {"enabled": False}}, None),
         ({"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 9}}, 1),
     ],

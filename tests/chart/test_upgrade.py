@@ -133,7 +133,7 @@ OTHER_VALUES = [
     'images.store.tag="9.9.9"',
     'images.gateway.tag="9.9.9"',
     'store.bundled.maxmemory="512mb"',
-    'store.bundled.resources={"limits": {"memory": "1Gi"}}',
+    'store.bundled.resources={"limits": {"memory": "4Gi"}}',
     'gateway.service.type="ClusterIP"',
     "gateway.topologySpread.enabled=false",
 ]

@@ -172,6 +172,17 @@ REFUSED = [
     ("tracing.sampleRatio=2", "sampleRatio"),
     ("tests.patienceSeconds=0", "patienceSeconds"),
     ("extraObjects=5", "extraObjects"),
+    ('gateway.priorityClassName="high\\nhostNetwork: true"', "gateway/priorityClassName"),
+    (MODEL % '{"priorityClassName": "high\\nhostNetwork: true"}', "priorityClassName"),
+    ('clusterDomain="cluster.local\\n- evil"', "clusterDomain"),
+    ('store.bundled.maxmemory="1gb\\nrename-command x"', "store/bundled/maxmemory"),
+    ('store.bundled.maxmemory="lots"', "store/bundled/maxmemory"),
+    ("gateway.pdb.maxUnavailable=0", "gateway/pdb/maxUnavailable"),
+    ('gateway.pdb.maxUnavailable="0%"', "gateway/pdb/maxUnavailable"),
+    ('gateway.pdb.maxUnavailable="all"', "gateway/pdb/maxUnavailable"),
+    ("gateway.replicas=3000000000", "gateway/replicas"),
+    ("gateway.drain.graceSeconds=3000000000", "graceSeconds"),
+    (MODEL % '{"replicas": 3000000000}', "replicas"),
 ]
 
 
@@ -186,6 +197,7 @@ TAKEN = [
     'gateway.settings.screen=["secret project"]',
     "gateway.settings.tenant_turns=100",
     'gateway.pdb.maxUnavailable="25%"',
+    'gateway.priorityClassName="true"',
     'gateway.resources.requests={"cpu": 2, "memory": "2Gi", "ephemeral-storage": "1Gi"}',
     'global={"region": "eu"}',
     MODEL % '{"checkpoint": {"source": "made"}, "gpuMemoryUtilization": 0.95, "maxNumBatchedTokens": 0}',

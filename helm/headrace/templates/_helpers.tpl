@@ -27,10 +27,15 @@ Text of at most `max` characters: what does not fit gives way to a digest, so th
 {{- printf "%s-%s" (include "headrace.fullname" .root) .component -}}
 {{- end -}}
 
+{{/* A model's name as objects have it: a-z, 0-9 and single hyphens. */}}
+{{- define "headrace.slug" -}}
+{{- regexReplaceAll "[^a-z0-9]+" (lower .) "-" | trimAll "-" -}}
+{{- end -}}
+
 {{/* Name of a model's RayService: DNS-1035, at most 47. Call with (dict "root" $ "name" NAME). */}}
 {{- define "headrace.modelName" -}}
-{{- $slug := regexReplaceAll "[^a-z0-9]+" (lower .name) "-" | trimAll "-" -}}
-{{- include "headrace.short" (dict "text" (printf "%s-%s" (include "headrace.fullname" .root) $slug) "max" 47) -}}
+{{- $text := printf "%s-%s" (include "headrace.fullname" .root) (include "headrace.slug" .name) -}}
+{{- include "headrace.short" (dict "text" $text "max" 47) -}}
 {{- end -}}
 
 {{/* Folder of a model's checkpoint in every pod that reads it. Call with a model's name. */}}
@@ -58,7 +63,7 @@ app.kubernetes.io/part-of: headrace
 {{ if ne .component "engine" -}}
 app.kubernetes.io/name: headrace
 {{ end -}}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .model }}
 headrace.dev/model: {{ . | quote }}
@@ -87,7 +92,7 @@ Metadata of an object, without the key `metadata`. Call with (dict "root" $ "com
 "annotations", "labels" and "model" where there are some.
 */}}
 {{- define "headrace.metadata" -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "headrace.labels" . | nindent 2 }}
@@ -138,8 +143,8 @@ imagePullSecrets:
 - name: {{ .variable }}
   valueFrom:
     secretKeyRef:
-      name: {{ include "headrace.secretName" .root }}
-      key: {{ index .root.Values.secrets.existingSecret.keys .key }}
+      name: {{ include "headrace.secretName" .root | quote }}
+      key: {{ index .root.Values.secrets.existingSecret.keys .key | quote }}
 {{- end -}}
 
 {{- define "headrace.linkTokenEnv" -}}
@@ -176,8 +181,8 @@ the password in the pod: the kubelet fills in $(STORE_PASSWORD), so no object ho
 - name: HEADRACE_REDIS_URL
   valueFrom:
     secretKeyRef:
-      name: {{ .name }}
-      key: {{ .key }}
+      name: {{ .name | quote }}
+      key: {{ .key | quote }}
 {{- end -}}
 
 {{/* Host of the bundled store. */}}
@@ -196,8 +201,8 @@ redisAddress: redis://{{ include "headrace.storeHost" . }}:6379
 redisPassword:
   valueFrom:
     secretKeyRef:
-      name: {{ include "headrace.secretName" . }}
-      key: {{ .Values.secrets.existingSecret.keys.redisPassword }}
+      name: {{ include "headrace.secretName" . | quote }}
+      key: {{ .Values.secrets.existingSecret.keys.redisPassword | quote }}
 {{- else -}}
 {{- $gcs := .Values.store.external.gcs -}}
 redisAddress: {{ $gcs.address | quote }}
@@ -210,8 +215,8 @@ redisUsername:
 redisPassword:
   valueFrom:
     secretKeyRef:
-      name: {{ .name }}
-      key: {{ .key }}
+      name: {{ .name | quote }}
+      key: {{ .key | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -223,7 +228,7 @@ redisPassword:
 {{- with .Values.store.external.tls.caSecret -}}
 - name: store-tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 

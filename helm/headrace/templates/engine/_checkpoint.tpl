@@ -8,13 +8,13 @@ put into a volume by an init container. Each define takes (dict "root" $ "name" 
 {{- else if eq $checkpoint.source "pvc" -}}
 - name: checkpoint
   persistentVolumeClaim:
-    claimName: {{ $checkpoint.claim }}
+    claimName: {{ $checkpoint.claim | quote }}
     readOnly: true
 {{- else if eq $checkpoint.source "node" -}}
 {{- $fetched := include "headrace.checkpointIsFetched" .model -}}
 - name: checkpoint
   hostPath:
-    path: {{ ternary (dir $checkpoint.path) $checkpoint.path (not (empty $fetched)) }}
+    path: {{ ternary (dir $checkpoint.path) $checkpoint.path (not (empty $fetched)) | quote }}
     type: Directory
 {{- else if $checkpoint.storageClass -}}
 - name: checkpoint
@@ -22,7 +22,7 @@ put into a volume by an init container. Each define takes (dict "root" $ "name" 
     volumeClaimTemplate:
       spec:
         accessModes: [ReadWriteOnce]
-        storageClassName: {{ $checkpoint.storageClass }}
+        storageClassName: {{ $checkpoint.storageClass | quote }}
         resources:
           requests:
             storage: {{ $checkpoint.size }}
@@ -54,10 +54,10 @@ yes
   mountPath: {{ include "headrace.checkpoint" .name }}
 {{- end }}
   {{- if and (eq $checkpoint.source "pvc") (trimAll "/" $checkpoint.path) }}
-  subPath: {{ trimAll "/" $checkpoint.path }}
+  subPath: {{ trimAll "/" $checkpoint.path | quote }}
   {{- else if and (eq $checkpoint.source "node") (include "headrace.checkpointIsFetched" .model) }}
   # Looked up when the container starts: after the init container has given the folder its name.
-  subPath: {{ base $checkpoint.path }}
+  subPath: {{ base $checkpoint.path | quote }}
   {{- end }}
   readOnly: true
 {{- end -}}
@@ -94,7 +94,7 @@ yes
     {{- end }}
     {{- end }}
     - --to
-    - {{ ternary (printf "/models/%s" (base $model.checkpoint.path)) (include "headrace.checkpoint" .name) (eq $model.checkpoint.source "node") }}
+    - {{ ternary (printf "/models/%s" (base $model.checkpoint.path)) (include "headrace.checkpoint" .name) (eq $model.checkpoint.source "node") | quote }}
   env:
     - name: HOME
       value: /home/headrace
@@ -103,8 +103,8 @@ yes
     - name: HF_TOKEN
       valueFrom:
         secretKeyRef:
-          name: {{ .name }}
-          key: {{ .key }}
+          name: {{ .name | quote }}
+          key: {{ .key | quote }}
     {{- end }}
     {{- end }}
     {{- with $model.extraEnv }}

@@ -66,6 +66,15 @@ deletionDelay: {{ $model.upgrade.deletionDelaySeconds | default (add (include "h
 {{- if and $gpus (ne $gpus (mul (int64 $facts.gpus) (int64 $model.nodes))) }}
 {{ $at }}.gpu.perNode is {{ int64 $facts.gpus }} on {{ int64 $model.nodes }} nodes, but gpu.perReplica is {{ $gpus }}: set perNode to 0, or to the quotient.
 {{- end }}
+{{- if and $model.gpu.kind (gt (int64 $facts.gpus) 8) }}
+{{ $at }}.gpu.perNode is {{ int64 $facts.gpus }}, and no machine has more than 8 GPUs of a kind: spread the replica over nodes.
+{{- end }}
+{{- if and $gpus (gt (int64 $model.nodes) 1) (mod (int64 $facts.gpus) (int64 $model.tensorParallelSize)) }}
+{{ $at }}.tensorParallelSize is {{ int64 $model.tensorParallelSize }}, which does not divide the {{ int64 $facts.gpus }} GPUs of a node: a layer's shards stay on one node, and layers go over nodes by pipelineParallelSize.
+{{- end }}
+{{- if and $model.pdb.enabled (gt (int64 $model.pdb.minAvailable) 0) (ge (int64 $model.pdb.minAvailable) (int64 $facts.leastWorkers)) }}
+{{ $at }}.pdb.minAvailable is {{ int64 $model.pdb.minAvailable }} and the model has as few as {{ int64 $facts.leastWorkers }} workers, so that no node of theirs could be drained: lower it, or set it to -1.
+{{- end }}
 {{- if and $model.gpu.kind (not $gpus) }}
 {{ $at }}.gpu.kind is {{ $model.gpu.kind | quote }} and gpu.perReplica is 0: say how many GPUs a replica takes, or leave kind empty.
 {{- end }}

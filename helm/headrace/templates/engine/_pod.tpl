@@ -64,7 +64,7 @@ Call with (dict "root" $ "name" NAME "model" MODEL "facts" FACTS).
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ int64 .facts.grace }}
 {{- with .model.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 securityContext:
   {{- toYaml .model.podSecurityContext | nindent 2 }}
@@ -101,7 +101,7 @@ template:
   spec:
     {{- include "headrace.rayPodSpec" . | nindent 4 }}
     {{- if not .facts.scales }}
-    serviceAccountName: {{ include "headrace.engineAccount" . }}
+    serviceAccountName: {{ include "headrace.engineAccount" . | quote }}
     automountServiceAccountToken: false
     {{- end }}
     {{- with .model.headNodeSelector }}
@@ -162,7 +162,7 @@ template:
     {{- include "headrace.rayMetadata" . | nindent 4 }}
   spec:
     {{- include "headrace.rayPodSpec" . | nindent 4 }}
-    serviceAccountName: {{ include "headrace.engineAccount" . }}
+    serviceAccountName: {{ include "headrace.engineAccount" . | quote }}
     automountServiceAccountToken: false
     {{- with include "headrace.rayPlacement" . | trim }}
     {{- . | nindent 4 }}
@@ -241,7 +241,7 @@ tolerations:
   {{- toYaml $model.tolerations | nindent 2 }}
 {{- else if .facts.gpus }}
 tolerations:
-  - key: {{ $model.gpu.resource }}
+  - key: {{ $model.gpu.resource | quote }}
     operator: Exists
     effect: NoSchedule
 {{- end }}

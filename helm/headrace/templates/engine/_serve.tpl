@@ -15,7 +15,7 @@ http_options:
   host: 0.0.0.0
   port: 8000
 applications:
-  - name: {{ $slug }}
+  - name: {{ $slug | quote }}
     import_path: cluster.serving.app:application
     route_prefix: /
     args:

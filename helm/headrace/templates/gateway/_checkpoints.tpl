@@ -11,7 +11,7 @@ they fetch as from a hub.
 - name: {{ include "headrace.claimVolume" $name }}
   mountPath: {{ include "headrace.checkpoint" $name }}
   {{- with trimAll "/" $checkpoint.path }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   readOnly: true
 {{- end }}
@@ -25,15 +25,14 @@ they fetch as from a hub.
 {{- if eq $checkpoint.source "pvc" }}
 - name: {{ include "headrace.claimVolume" $name }}
   persistentVolumeClaim:
-    claimName: {{ $checkpoint.claim }}
+    claimName: {{ $checkpoint.claim | quote }}
     readOnly: true
 {{- end }}
 {{- end }}
 {{- end -}}
 
 {{- define "headrace.claimVolume" -}}
-{{- $slug := regexReplaceAll "[^a-z0-9]+" (lower .) "-" | trimAll "-" -}}
-{{- include "headrace.short" (dict "text" (printf "model-%s" $slug) "max" 63) -}}
+{{- include "headrace.short" (dict "text" (printf "model-%s" (include "headrace.slug" .)) "max" 63) -}}
 {{- end -}}
 
 {{/* Init containers, one for each model that is not mounted. */}}
@@ -55,8 +54,8 @@ they fetch as from a hub.
     - name: HF_TOKEN
       valueFrom:
         secretKeyRef:
-          name: {{ .name }}
-          key: {{ .key }}
+          name: {{ .name | quote }}
+          key: {{ .key | quote }}
     {{- end }}
     {{- end }}
     {{- with $root.Values.gateway.extraEnv }}

@@ -84,7 +84,7 @@
 {{- with .Values.gateway.tls.clientCa.existingSecret }}
 - name: client-ca
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- with .Values.gateway.extraVolumes }}

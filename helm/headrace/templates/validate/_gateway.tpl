@@ -10,6 +10,27 @@ The name {{ include "headrace.fullname" . | quote }} does not begin with a lette
 {{- end }}
 {{- end -}}
 
+{{- define "headrace.validate.labels" -}}
+{{- $monitoring := .Values.monitoring }}
+{{- $given := dict "commonLabels" .Values.commonLabels "gateway.podLabels" .Values.gateway.podLabels }}
+{{- $given = merge $given (dict "monitoring.labels" $monitoring.labels "monitoring.dashboards.labels" $monitoring.dashboards.labels) }}
+{{- range $at, $labels := $given }}
+{{- range $key, $_ := $labels }}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|headrace\\.dev)/" $key }}
+{{ $at }} has {{ $key }}, which is the chart's own, for its selectors and for helm: give the label another name.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "headrace.validate.tracing" -}}
+{{- with .Values.tracing.endpoint }}
+{{- if not (regexMatch "^https?://[A-Za-z0-9][A-Za-z0-9.-]*:[1-9][0-9]{0,4}/?$" .) }}
+tracing.endpoint is {{ . | quote }}: give http://HOST:PORT of the collector's receiver for OTLP over gRPC, mostly 4317, without a path.
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "headrace.validate.gateway" -}}
 {{- $gateway := .Values.gateway }}
 {{- range $name := list "listen" "health_listen" "metrics_listen" "processes" "tls" "models" "drain_delay" "drain_grace" "otlp_endpoint" "trace_ratio" "redis_url" "key_pepper" "link_token" "master_key" }}

@@ -38,6 +38,10 @@ store.gcsFaultTolerance needs a store that keeps its data: turn store.bundled.pe
 {{- if or $scaling.enabled $scaling.keda.enabled }}
 store.mode is bundled, one Valkey pod for trials, under gateways that scale: use store.mode external, or turn gateway.autoscaling off.
 {{- end }}
+{{- $limit := ($bundled.resources.limits | default dict).memory }}
+{{- if and $limit (ge (include "headrace.quantity" $bundled.maxmemory | float64) (include "headrace.quantity" $limit | float64)) }}
+store.bundled.maxmemory is {{ $bundled.maxmemory }}, not below the memory limit of {{ $limit }}: the kernel would end Valkey before it refuses a write; set about three quarters of the limit.
+{{- end }}
 {{- if not .Values.secrets.existingSecret.keys.redisPassword }}
 secrets.existingSecret.keys.redisPassword is empty, and the bundled store does not start without a password: name its key.
 {{- end }}
@@ -45,6 +49,9 @@ secrets.existingSecret.keys.redisPassword is empty, and the bundled store does n
 
 {{- define "headrace.validate.externalStore" -}}
 {{- $external := .Values.store.external }}
+{{- if and (eq $external.kind "sentinel") .Values.networkPolicy.enabled (lt (len ($external.ports | uniq)) 2) }}
+store.external.kind is sentinel, but store.external.ports has one port: name those of the servers and of the sentinels, mostly [6379, 26379].
+{{- end }}
 {{- if and .Values.secrets.generate (not $external.urlSecret.name) }}
 store.mode is external, whose address cannot be drawn: name the Secret that holds it in store.external.urlSecret.name, or set store.mode to bundled for a trial.
 {{- end }}
@@ -53,6 +60,8 @@ store.mode is external, whose address cannot be drawn: name the Secret that hold
 store.gcsFaultTolerance needs store.external.gcs.address, host:port of a server or a sentinel: set it, or turn store.gcsFaultTolerance off.
 {{- else if or (contains "," $external.gcs.address) (contains "+" $external.gcs.address) }}
 store.external.gcs.address names a cluster or several hosts, which cannot keep Ray's state: give host:port of one server or one sentinel.
+{{- else if not (regexMatch "^(rediss?://)?[A-Za-z0-9][A-Za-z0-9.-]*:[1-9][0-9]{0,4}$" $external.gcs.address) }}
+store.external.gcs.address is {{ $external.gcs.address | quote }}: give host:port, the port included and nothing behind it.
 {{- end }}
 {{- if and $external.gcs.address (not $external.gcs.passwordSecret.name) }}
 store.external.gcs.passwordSecret.name is empty, and Ray's state would lie in a store without a password: name the Secret that holds it.

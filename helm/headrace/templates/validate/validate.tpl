@@ -4,7 +4,7 @@ once. Each define below prints one sentence a line: what is wrong and what to do
 first and the last names first, so this comes before any other template.
 */ -}}
 {{- $said := list -}}
-{{- range $part := list "names" "secrets" "store" "gateway" "scaling" "tls" "routes" "models" "engines" -}}
+{{- range $part := list "names" "labels" "secrets" "store" "gateway" "scaling" "tls" "routes" "tracing" "models" "engines" "resources" -}}
 {{- $said = concat $said (include (printf "headrace.validate.%s" $part) $ | splitList "\n") -}}
 {{- end -}}
 {{- include "headrace.refuse" ($said | compact) -}}
