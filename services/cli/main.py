@@ -263,7 +263,7 @@ def doctor(
 ) -> None:
     """Check this machine for what a newcomer gets wrong, or a cluster. Exits 1 if a check fails.
 
-    Example, in a pod of the cluster:  headrace doctor --cluster
+    Example, in the pod of Ray's head, container ray-head:  headrace doctor --cluster
     """
     if cluster:
         from services.cli.survey import show as survey

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import typer
 
+from deploy.local.doctor import Check
 from deploy.local.home import Home
 from deploy.survey.facts import NodeFacts, StoreFacts, Survey
 from deploy.survey.judge import examine
@@ -25,13 +26,16 @@ from services.store.node import Node
 READER = "cluster.serving.survey"  # a process of its own: the command never loads Ray
 PATIENCE = 180.0  # seconds
 TIMEOUT = 5.0  # seconds of a call to the store
+IN_THE_HEAD = "run it in the pod of Ray's head: kubectl exec POD -c ray-head -- headrace doctor --cluster"
+NOT_ALLOWED = "has no permissions"  # as Redis and Valkey say it
+RIGHTS = "set HEADRACE_REDIS_URL to a user with +info +time, in a cluster +config|get too; replicas' users lack them"
 
 
 def show(*, as_json: bool) -> None:
     nodes, no_ray = read_nodes(os.environ)
     stores, no_store = read_stores()
     away = {part: why for part, why in (("ray", no_ray), ("store", no_store)) if why}
-    checks = examine(Survey(nodes, stores, away))
+    checks = [clearer(check) for check in examine(Survey(nodes, stores, away))]
     if as_json:
         output.as_json([asdict(check) for check in checks])
     else:
@@ -39,6 +43,17 @@ def show(*, as_json: bool) -> None:
         output.table(("CHECK", "VERDICT", "FOUND", "WHAT TO DO"), rows)
     if any(check.verdict == "fail" for check in checks):
         raise typer.Exit(FAILED)
+
+
+def clearer(check: Check) -> Check:
+    """What could not be asked from here, and says nothing about the cluster, with what to do about that."""
+    if check.name == "ray" and check.verdict == "fail" and "No module named" in check.found:
+        missing = check.found.rpartition("No module named ")[2].strip("').")
+        found = f"Ray is not installed in this environment: no module {missing}"
+        return replace(check, found=found, advice=IN_THE_HEAD)
+    if check.name == "store" and check.verdict == "fail" and NOT_ALLOWED in check.found:
+        return replace(check, verdict="warn", found=f"not allowed to ask: {check.found}", advice=RIGHTS)
+    return check
 
 
 def read_nodes(env: Mapping[str, str]) -> tuple[tuple[NodeFacts, ...], str]:
