@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cluster.serving.settings import DeploySettings
+from services.cli.main import main
 from services.gateway.settings import GatewaySettings
 
 FOLDER = Path(__file__).parents[3] / "deploy/compose"
@@ -49,6 +50,16 @@ def test_the_engine_is_told_what_a_deployment_takes(monkeypatch: pytest.MonkeyPa
     settings = DeploySettings.model_validate(document).settings
     assert settings.vllm is not None
     assert (settings.vllm.nodes, settings.vllm.shards, settings.num_gpus) == (2, 2, 1)
+
+
+def test_the_engine_is_laid_out_as_the_planner_says(capsys: pytest.CaptureFixture[str]) -> None:
+    [asked] = re.findall(r"headrace (plan .*?)`", (FOLDER / "README.md").read_text(), re.DOTALL)
+    words = asked.replace("NAME", "gpt-oss-120b").replace("KIND", "l40s").split()
+    with pytest.raises(SystemExit, match="0"):
+        main(words)
+    vllm = json.loads((FOLDER / "engine.json").read_text())["settings"]["vllm"]
+    assert vllm.pop("checkpoint") == "/models/gpt-oss-120b"
+    assert vllm.items() <= json.loads(capsys.readouterr().out)["engine"].items()
 
 
 def test_the_gateway_is_told_what_it_takes(monkeypatch: pytest.MonkeyPatch, services: dict[str, Any]) -> None:

@@ -34,6 +34,13 @@ def test_what_is_loaded_is_what_the_values_ask_for() -> None:
         assert f"repository: {repository}, tag: {tag}, pullPolicy: Never" in values
 
 
+def test_nothing_happens_to_another_cluster_than_its_own() -> None:
+    done = commands("sim", KUBERAY_CHART="kuberay.tgz").stdout
+    asked = re.findall(r"^\+ (?:helm|kubectl) (.*)$", done, re.MULTILINE)
+    assert len(asked) == 4
+    assert [words for words in asked if not re.match(r"--(?:kube-)?context kind-headrace ", words)] == []
+
+
 def test_an_operator_without_the_chart_of_kuberay_is_told_what_to_set() -> None:
     done = commands("sim")
     assert (done.returncode, "KUBERAY_REPO" in done.stderr) == (2, True)
