@@ -52,7 +52,8 @@ class ApiServer:
         self.alive = Alive(self.store)
         self.requests: list[tuple[str, str]] = []  # method and path, as they came
         self._users = {"owner-token": rbac.OWNER}
-        self._silent = False
+        self.silent: set[str] = set()  # names of pods that the proxy gets no answer from
+        self._hung_up = False
         self._folder, self._loop = folder, asyncio.new_event_loop()
         self._answers = Answers(self.store, self.scripts)
         self._thread = threading.Thread(target=self._loop.run_forever, name="apiserver")
@@ -85,9 +86,9 @@ class ApiServer:
         """Answers no more; may be called twice."""
         self._run(self._end())
 
-    def silence(self, on: bool) -> None:
-        """While on, whoever asks is hung up on without an answer."""
-        self._silent = on
+    def hang_up(self, on: bool) -> None:
+        """While on, nobody gets an answer, as during a restart."""
+        self._hung_up = on
 
     async def _end(self) -> None:
         await self._runner.cleanup()
@@ -133,9 +134,11 @@ class ApiServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs))
-        if self._silent and request.transport is not None:
+        if self._hung_up and request.transport is not None:
             request.transport.abort()
             raise ConnectionResetError
+        if "/proxy/" in request.path and any(f"/{name}:" in request.path for name in self.silent):
+            await asyncio.sleep(3600)
         try:
             token = request.headers.get("Authorization", "").partition(" ")[2]
             if token not in self._users:

@@ -78,7 +78,7 @@ def test_pods_move_as_budgets_allow_and_the_store_goes_last(fleet: Fleet) -> Non
     end = lambda: fleet.api.store.end_pod(NAMESPACE, slow)  # noqa: E731
     assert drain(fleet, "cpu-1", look, look, look, end) == []
     assert seen == [["gateway"]] * 3 and gone == ["gateway", "gateway", "engine", "store"]
-    assert names(fleet, "cpu-1") == [] and len(names(fleet, "cpu-2")) == 4
+    assert names(fleet, "cpu-1") == [] and len(names(fleet, "cpu-2")) == 3
     assert fleet.api.store.get("Node", "", "cpu-1")["spec"]["unschedulable"] is True
 
 
@@ -172,8 +172,8 @@ def test_a_node_with_something_left_is_not_called_empty(fleet: Fleet, run: Calla
 def test_a_drain_survives_a_restart_of_the_api_server(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    away = lambda: fleet.api.silence(True)  # noqa: E731
-    back = lambda: fleet.api.silence(False)  # noqa: E731
+    away = lambda: fleet.api.hang_up(True)  # noqa: E731
+    back = lambda: fleet.api.hang_up(False)  # noqa: E731
     slow = fleet.pods("gateway")[0]["metadata"]["name"]
     fleet.api.store.lingering.add((NAMESPACE, slow))
     end = lambda: fleet.api.store.end_pod(NAMESPACE, slow)  # noqa: E731
@@ -182,9 +182,20 @@ def test_a_drain_survives_a_restart_of_the_api_server(
     assert said.count("does not answer") == 1 and said.count("answers again") == 1
 
 
+def test_a_pod_that_does_not_answer_about_its_turns_holds_no_drain_up(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube, "TIMEOUT", (5.0, 0.2))
+    slow = fleet.pods("gateway")[0]["metadata"]["name"]
+    fleet.api.store.lingering.add((NAMESPACE, slow))
+    fleet.api.silent.add(slow)
+    assert drain(fleet, "cpu-1", lambda: None, lambda: fleet.api.store.end_pod(NAMESPACE, slow)) == []
+    assert f"{slow} ends: its turns move" in capsys.readouterr().out
+
+
 def test_a_drain_whose_api_server_stays_away_ends_with_its_patience(fleet: Fleet) -> None:
     with pytest.raises(kube.Away, match="does not answer"):
-        drain(fleet, "cpu-1", lambda: fleet.api.silence(True), patience=4)
+        drain(fleet, "cpu-1", lambda: fleet.api.hang_up(True), patience=4)
 
 
 def other_pod() -> dict[str, object]:
