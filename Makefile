@@ -88,8 +88,9 @@ bench-journal: dev ## what keeping turns in Redis costs the gateway, as a table
 scaling-plot: dev ## a simulated day of each autoscaling law, as a table and a plot
 	python -m tests.load.scaling
 
-generate: dev ## regenerate the gRPC code, and the rules and dashboards that the chart ships
+generate: dev ## regenerate the gRPC code, and what of the chart is generated
 	deploy/generate
+	python -m deploy.chart all
 	python -m deploy.observability
 
 # The CPU build of torch is needed to resolve, though torch-cpu.txt pins it by hand.

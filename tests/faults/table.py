@@ -18,7 +18,7 @@ TITLES = {
     "F5": "replica drained under load",
     "F6": "Ray node lost",
     "F7": "Ray's GCS frozen, then killed",
-    "F8": "gateway killed at nine instants",
+    "F8": "gateway killed at ten instants",
     "F9": "gateway SIGTERM",
     "F10": "gateway's event loop blocked",
     "F11": "store's primary killed, replica promoted",

@@ -1,4 +1,4 @@
-"""F8: a gateway is killed at each of nine instants of a turn, with others in mid-stream, while a second one lives.
+"""F8: a gateway is killed at each of ten instants of a turn, with others in mid-stream, while a second one lives.
 
 Every stream is compared with that of an unfailed twin."""
 
