@@ -11,7 +11,7 @@ import typer
 
 from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
-from services.cli.cluster.kube import Kube
+from services.cli.cluster.kube import Kube, KubeError, Outage
 from services.cli.cluster.picture import Picture, take
 from services.cli.exits import FAILED, REFUSED, USAGE, stop
 
@@ -171,38 +171,56 @@ class Follow:
     pause: Callable[[], None] = lambda: time.sleep(STEP)
     clock: Callable[[], float] = time.monotonic
     _said: list[str] = field(default_factory=list)
-    _first: str = ""
+    _first: str | None = None  # the cluster that served at the first look
     _begun: bool = False
+    _was_pending: bool = False
+    _outage: Outage = field(default_factory=Outage)
 
     def run(self) -> bool:
-        """True once the upgrade is over and the old cluster has gone, False when patience ran out before."""
+        """True once the upgrade is over and the old cluster has gone, False when it was taken back or patience ran
+        out before. Raises KubeError if the API server is away when patience runs out."""
         until = self.clock() + self.patience
         while True:
-            picture = take(self.kube, self.release, deep=False)
-            service = next((s for s in picture["rayservices"] if facts.name(s) == self.service), None)
-            if service is None:
-                stop(f"the RayService {self.service} has been removed", code=FAILED)
-            if self._look(picture, service):
-                return True
-            if self.clock() >= until:
+            last = self.clock() >= until
+            try:
+                if (done := self._ask()) is not None:
+                    return done
+            except KubeError as error:
+                self._outage.note(error)
+                if last:
+                    raise
+            if last:
                 print(f"not done after {self.patience:g} s; the upgrade itself goes on", flush=True)
                 return False
             self.pause()
 
-    def _look(self, picture: Picture, service: Object) -> bool:
+    def _ask(self) -> bool | None:
+        picture = take(self.kube, self.release, deep=False)
+        self._outage.over()
+        service = next((s for s in picture["rayservices"] if facts.name(s) == self.service), None)
+        if service is None:
+            stop(f"the RayService {self.service} has been removed", code=FAILED)
+        return self._look(picture, service)
+
+    def _look(self, picture: Picture, service: Object) -> bool | None:
+        """Whether it went well, or None while it goes on."""
         active, pending = _cluster(service, "active"), _cluster(service, "pending")
-        self._first = self._first or active
+        self._first = active if self._first is None else self._first
+        self._was_pending = self._was_pending or bool(pending)
         clusters = [c for c in map(facts.name, picture["rayclusters"]) if _is_of(picture, c, service)]
         self._begun = self._begun or bool(pending) or len(clusters) > 1 or active != self._first
         if not self._begun:
             self._say([f"{active or self.service} serves, and no upgrade is under way: waiting for one"])
-            return False
+            return None
         if pending:
             self._say(_pending(picture, service, active, pending) + _links(self.kube, picture, service))
+            return None
+        if self._was_pending and active == self._first:
+            self._say([f"taken back: {active or 'no cluster'} serves as before, and no other comes up"])
             return False
         old = [each for each in clusters if each != active]
         self._say(_switched(service, active, old) + (_links(self.kube, picture, service) if old else []))
-        return not old
+        return None if old else True
 
     def _say(self, lines: list[str]) -> None:
         for line in lines:

@@ -147,6 +147,37 @@ def test_a_blue_green_is_followed_to_its_end(fleet: Fleet, capsys: pytest.Captur
     ]
 
 
+def test_an_upgrade_that_is_taken_back_is_not_done(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    """`helm rollback` while the new cluster comes up: KubeRay drops it, and the first one serves on."""
+
+    def take_back() -> None:
+        fleet.api.store.delete("RayCluster", NAMESPACE, f"{SERVICE}-00002")
+        fleet.upgrade("registry.example/engine:1")
+
+    fleet.gpu_nodes = {"gpu-1": 4}
+    upgrade = lambda: fleet.upgrade("registry.example/engine:2")  # noqa: E731
+    assert follow(fleet, upgrade, lambda: None, take_back) is False
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"taken back: {SERVICE}-00001 serves as before, and no other comes up"
+
+
+def test_who_begins_to_follow_after_the_switch_sees_it_done(fleet: Fleet) -> None:
+    fleet.upgrade("registry.example/engine:2")
+    assert follow(fleet, lambda: ray.retire(fleet.api.store, service(fleet)))
+
+
+def test_an_upgrade_is_followed_through_a_restart_of_the_api_server(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = lambda: fleet.api.hang_up(True)  # noqa: E731
+    back = lambda: fleet.api.hang_up(False)  # noqa: E731
+    upgrade = lambda: fleet.upgrade("registry.example/engine:2")  # noqa: E731
+    retire = lambda: ray.retire(fleet.api.store, service(fleet))  # noqa: E731
+    assert follow(fleet, away, lambda: None, back, upgrade, retire)
+    said = capsys.readouterr().out
+    assert said.count("does not answer") == 1 and said.count("answers again") == 1
+
+
 def test_the_switch_shows_in_the_leases(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     """A gateway is linked to two replicas, then to those of both clusters."""
     where = (NAMESPACE, fleet.pods("gateway")[0]["metadata"]["name"], "9464", "metrics")
