@@ -156,6 +156,8 @@ BREAKS: list[tuple[str, str, str, Break]] = [
     ("references_exist", "production", "ServiceAccount", lambda m: drop(m, "ServiceAccount", "engine")),
     ("references_exist", "trial", "has no key",
      lambda m: item(m, "Secret")["data"].pop("auth_token")),
+    ("references_exist", "everything", "ConfigMap other",
+     lambda m: item(m, "BackendTLSPolicy")["spec"]["validation"]["caCertificateRefs"][0].update(name="other")),
     ("references_exist", "grpc-route", "Service",
      lambda m: item(m, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(name="x")),
     ("mounts_have_volumes", "production", "is no volume",

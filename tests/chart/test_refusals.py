@@ -122,6 +122,11 @@ REFUSALS = [
         "routes: {grpc: {enabled: true, parentRefs: [{name: g}]}, http: {enabled: true, parentRefs: [{name: g}]}}",
         "keep one of them",
     ),
+    (
+        PRODUCTION,
+        "{gateway: {tls: {enabled: true, existingSecret: x}}, routes: {grpc: {enabled: true}}}",
+        "gateway.tls.backend.caConfigMap is empty",
+    ),
     (TRIAL, "models: {Ray_Autoscaler: {checkpoint: {source: made}}}", "give the model another"),
     (TRIAL, "models: {ray.autoscaler: {checkpoint: {source: made}}}", "give the model another"),
     (PRODUCTION, "models: {big: {checkpoint: {source: node, path: /}}}", "absolute path"),

@@ -85,6 +85,8 @@ def _of_object(item: Any) -> Iterator[tuple[str, str, str | None]]:
             yield "Service", spec["serviceName"], None
         case "BackendTLSPolicy":
             yield from ((each["kind"], each["name"], None) for each in spec["targetRefs"])
+            trusted = spec["validation"].get("caCertificateRefs", ())
+            yield from ((each["kind"], each["name"], "ca.crt") for each in trusted)
 
 
 def mounts_have_volumes(m: Manifests) -> Iterator[str]:

@@ -95,6 +95,10 @@ gateway.tls.clientCa.enabled shuts out the pod of `helm test`: name a Secret wit
 routes.{{ $kind }}.parentRefs is empty: name the Gateway that the route belongs to.
 {{- end }}
 {{- end }}
+{{- $tls := .Values.gateway.tls }}
+{{- if and (or $routes.grpc.enabled $routes.http.enabled) $tls.enabled $tls.caKey (not $tls.backend.caConfigMap) }}
+gateway.tls.backend.caConfigMap is empty, so the Gateway of the route cannot trust the certificate: name a ConfigMap with its CA in ca.crt, or set gateway.tls.caKey to "" where the CA is a public one.
+{{- end }}
 {{- if and $routes.grpc.enabled $routes.http.enabled }}
 routes.grpc and routes.http would serve the same calls: keep one of them.
 {{- end }}
