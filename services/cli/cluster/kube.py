@@ -2,17 +2,17 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import urllib3
-import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException, Configuration
-from kubernetes.config import ConfigException
 
+from services.cli.cluster.kubeconfig import check, login
 from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError, stop
 
 Object = dict[str, Any]
@@ -34,6 +34,7 @@ GROUPS = {
 CLUSTER_SCOPED = ("nodes", "namespaces")
 PART_OF = "app.kubernetes.io/part-of"  # engines have KubeRay's own app.kubernetes.io/name
 OURS = f"{PART_OF}=headrace"
+ERRNO = re.compile(r"\[Errno \d+\] ")
 MEDIA = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 
 
@@ -172,26 +173,32 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
 
 
 def _from_file(named: str, context: str | None, settings: Any) -> str:
-    _load(lambda: config.load_kube_config(named, context, settings, persist_config=False), named)
+    _load(lambda: _read_file(named, context, settings), named)
     contexts, current = config.list_kube_config_contexts(named)
     chosen = next((each for each in contexts if each["name"] == context), current)
     return str(chosen.get("context", {}).get("namespace") or "default")
 
 
+def _read_file(named: str, context: str | None, settings: Any) -> None:
+    with login():
+        config.load_kube_config(named, context, settings, persist_config=False)
+    check(settings)
+
+
 def _load(load: Callable[[], object], named: str) -> None:
     try:
         load()
-    except (
-        ConfigException,
-        yaml.YAMLError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        stop(f"{named} cannot be used: {first}", "Compare with `kubectl config view`.", code=USAGE)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unusable(named, "it has not the form of a kubeconfig") from error
+    except UnicodeDecodeError as error:
+        raise _unusable(named, "it is not text") from error
+    except Exception as error:  # login plugins raise what they like
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _unusable(named, ERRNO.sub("", first).rstrip(".")) from error
+
+
+def _unusable(named: str, why: str) -> CliError:
+    return CliError(f"{named} cannot be used: {why}", "Compare with `kubectl config view`.", code=USAGE)
 
 
 def _told(answer: Object) -> list[Object]:
