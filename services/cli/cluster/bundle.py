@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -136,11 +138,12 @@ def _secrets(kube: Kube) -> tuple[list[Object], list[str]]:
 def _write(bundle: Bundle, secrets: list[Object], to: Path, lines: int) -> int:
     """Complete or absent: a file of that name is replaced at the end. Only its owner may read it."""
     now = datetime.now(UTC)
-    part = to.with_name(f"{to.name}.part")
-    part.touch(mode=0o600)
+    # A new file of an unforeseeable name: one that stands there already has somebody else's mode, or is a link.
+    opened, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
+    part = Path(name)
     count = 0
     try:
-        with tarfile.open(part, "w:gz") as archive:
+        with os.fdopen(opened, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for path, text in bundle.files(now, lines):
                 _add(archive, path, bundle.mask.text(text), now)
                 count += 1

@@ -162,6 +162,21 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(
     assert said.err.count("\n") == 1 and not (tmp_path / "no").exists()
 
 
+def test_only_its_owner_may_read_the_bundle_whatever_stands_in_its_place(
+    fleet: Fleet, run: Callable[..., Said], tmp_path: Path
+) -> None:
+    """Files that anybody may read, and links to them: of the file's own name, and of one that is easily guessed."""
+    (other := tmp_path / "other").write_text("mine")
+    other.chmod(0o644)
+    (to := tmp_path / "b.tar.gz").symlink_to(other)
+    (part := tmp_path / "b.tar.gz.part").write_text("")
+    part.chmod(0o644)
+    assert run("cluster", "bundle", "--to", str(to)).code == 0
+    assert to.stat().st_mode & 0o777 == 0o600 and not to.is_symlink() and members(to)
+    assert other.read_text() == "mine"
+    assert sorted(each.name for each in tmp_path.glob("*b.tar*")) == [to.name, part.name]
+
+
 # --- the Roles that the command prints are enough, and none is too much
 
 
