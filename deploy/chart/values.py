@@ -58,7 +58,10 @@ PRODUCTION: dict[str, Any] = {
     "secrets": {"existingSecret": {"name": "headrace"}},
     "store": {
         "mode": "external",
-        "external": {"gcs": {"address": "valkey:6379", "passwordSecret": {"name": "headrace"}}},
+        "external": {
+            "engineUrlSecret": {"name": "headrace", "key": "redis-url-replica"},
+            "gcs": {"address": "valkey:6379", "username": "ray", "passwordSecret": {"name": "headrace"}},
+        },
     },
 }
 
