@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -16,8 +17,9 @@ import yaml
 
 from services.cli.cluster import facts, metrics
 from services.cli.cluster.facts import Object
+from services.cli.cluster.known import known_in
 from services.cli.cluster.kube import OURS, Kube, KubeError
-from services.cli.cluster.mask import Mask, known_in, secret
+from services.cli.cluster.mask import Mask, secret
 from services.cli.cluster.picture import PARTS, Picture, take
 from services.cli.cluster.status import read
 from services.cli.exits import FAILED, stop
@@ -67,7 +69,7 @@ class Bundle:
         """The files of ConfigMaps as pods see them: effective settings, tenants."""
         for item in self._every("configmaps"):
             for name, text in (item.get("data") or {}).items():
-                yield f"settings/{facts.name(item)}/{name}", text
+                yield f"settings/{facts.name(item)}/{name}", self.mask.document(text)
 
     def _pod(self, pod: Object, lines: int) -> Iterator[tuple[str, str]]:
         name = facts.name(pod)
@@ -116,7 +118,7 @@ class Bundle:
 def run(kube: Kube, release: str | None, to: Path, lines: int) -> None:
     picture = take(kube, release)
     secrets, notes = _secrets(kube)
-    bundle = Bundle(kube, picture, Mask(known_in(secrets)), notes)
+    bundle = Bundle(kube, picture, Mask(known_in(secrets, _public(picture))), notes)
     try:
         count = _write(bundle, secrets, to, lines)
     except OSError as error:
@@ -124,6 +126,16 @@ def run(kube: Kube, release: str | None, to: Path, lines: int) -> None:
     for note in [*picture.notes, *bundle.notes]:
         print(f"note: {note}", file=sys.stderr)
     print(f"{to}: {count} files. Secrets are masked; look at it before you send it.")
+
+
+def _public(picture: Picture) -> frozenset[str]:
+    """Names that an operator reads logs and objects by, so that a Secret that repeats one does not blacken it."""
+    found = {picture.namespace}
+    for item in [each for plural in PARTS for each in picture[plural]] + picture.nodes:
+        found |= {facts.name(item), *facts.labels(item).values()}
+        for container in item.get("spec", {}).get("containers") or ():
+            found |= {container["name"], container["image"], *re.split("[/:@]", container["image"])}
+    return frozenset(found)
 
 
 def _secrets(kube: Kube) -> tuple[list[Object], list[str]]:

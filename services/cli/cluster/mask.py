@@ -1,61 +1,56 @@
-"""Takes secrets out of text: values that are known wherever they occur, and what looks like a credential."""
+"""Takes secrets out of text and objects: known values wherever they occur, and what looks like a credential."""
 
 import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, quote_plus
+
+from services.cli.cluster import shapes
+from services.cli.cluster.known import SHORTEST
+from services.cli.cluster.shapes import MASK, innocent, secret_name
 
 Object = dict[str, Any]
-MASK = "********"
-SHORTEST = 6  # characters; a shorter value would take innocent words with it
 LINE = 16  # characters of a line of a long value, such as a key's, that is a secret by itself
-WORDS = "token|secret|passw(?:or)?d|passphrase|pepper|credential|authorization|(?:api|private|master|access)[_-]?key"
-NAMED = rf"[\w.-]{{0,64}}(?:{WORDS})[\w.-]{{0,64}}"  # bounded, for a log may be one word of megabytes
-SECRET_NAME = re.compile(NAMED, re.IGNORECASE)
-# Names that hold a secret's whereabouts and no secret.
-WHEREABOUTS = re.compile(
-    r"(?:name|ref|file|path|dir|count|s_total|_total|tokens|tokenizer)$|tokens_|max_?tokens|tokenizer",
-    re.IGNORECASE,
-)
-PATTERNS = (
-    (
-        re.compile(r"(?P<kept>[a-z][a-z0-9+.-]{0,30}://[^\s/@:\"']*:)[^\s/@\"']+(?=@)", re.IGNORECASE),
-        rf"\g<kept>{MASK}",
-    ),
-    (re.compile(r"(?P<kept>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\g<kept>{MASK}"),
-    (re.compile(r"\bhr_[a-z0-9]{1,16}_[A-Za-z0-9]{8}_[A-Za-z0-9]{43}_[A-Za-z0-9]{6}"), MASK),
-    (re.compile(r"\b(?:hf_|sk-|ghp_|glpat-|xox[a-z]-)[\w-]{16,}"), MASK),
-    (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), MASK),
-    (re.compile(r"\beyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]{0,1000}"), MASK),
-    (
-        re.compile(
-            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
-        ),
-        MASK,
-    ),
-)
-ASSIGNED = re.compile(
-    rf"(?<![\w.-])(?P<name>{NAMED})(?P<sign>[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;}}\]]+)", re.IGNORECASE
-)
 NOISE = ("managedFields",)
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+VALUES = ("value", "default", "plain", "plaintext", "literal")  # keys of what has its name beside or above it
+# Keys below a secret's name that say where the secret is or how it is made.
+ABOUT = re.compile(
+    r".*(?:name|ref|file|path|dir)|key|kind|apiVersion|namespace|type|audience|mode|algorithm|encoding|rotationPolicy",
+    re.IGNORECASE,
+)
 
 
 class Mask:
-    """`known` are secrets in plain text. Masks them in every spelling that text may have of them."""
+    """`known` are secrets in plain text. Masks them in every spelling that text may have of them; those of a few
+    letters only where they are a word."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        spellings = {each for value in known for each in _spellings(value) if len(each) >= SHORTEST}
+        values = set(known) - {""}
+        spellings = {each for value in values for each in _spellings(value) if len(each) >= SHORTEST}
         self._known = sorted(spellings, key=len, reverse=True)
+        short = sorted((re.escape(each) for each in values if len(each) < SHORTEST), key=len, reverse=True)
+        self._short = re.compile(rf"(?<!\w)(?:{'|'.join(short)})(?!\w)") if short else None
 
     def text(self, text: str) -> str:
         for known in self._known:
             text = text.replace(known, MASK)
-        for pattern, instead in PATTERNS:
-            text = pattern.sub(instead, text)
-        return ASSIGNED.sub(_assigned, text)
+        if self._short:
+            text = self._short.sub(MASK, text)
+        return shapes.masked(text)
+
+    def document(self, text: str) -> str:
+        """Text that may be JSON, as annotations and settings are: then by its names, too."""
+        if text.lstrip()[:1] not in ("{", "["):
+            return self.text(text)
+        try:
+            found = json.loads(text)
+            shown = self._inner(found)
+        except (ValueError, RecursionError):
+            return self.text(text)
+        return self.text(text if shown == found else json.dumps(shown, ensure_ascii=False))
 
     def item(self, item: Object) -> Object:
         """An object other than a Secret as it may be shown: with masked environments. Secrets: `secret`."""
@@ -64,56 +59,61 @@ class Mask:
 
     def _inner(self, value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
-            if "value" in value and secret_name(str(value.get("name", ""))):
-                value = value | {"value": MASK}
-            return {k: self._inner(v, k) for k, v in value.items() if k not in NOISE and k != LAST_APPLIED}
+            kept = {k: v for k, v in value.items() if k not in NOISE and k != LAST_APPLIED}
+            return {k: self._child(value, name, k, v) for k, v in kept.items()}
         if isinstance(value, list):
-            return [self._inner(each, name) for each in value]
+            return list(self._each(value, name))
         if isinstance(value, str):
-            return MASK if value and secret_name(name) else self.text(value)
+            return MASK if secret_name(name) and not innocent(value) else self.document(value)
         return value
 
+    def _child(self, parent: Object, name: str, key: str, value: Any) -> Any:
+        if key == "binaryData" and isinstance(value, dict):
+            return {each: f"({len(str(encoded))} characters)" for each, encoded in value.items()}
+        called = _called(parent, name, key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return MASK if secret_name(called) and (called == key or key in VALUES) else value
+        return self._inner(value, called)
 
-def secret_name(name: str) -> bool:
-    return bool(SECRET_NAME.fullmatch(name)) and not WHEREABOUTS.search(name)
+    def _each(self, items: list[Any], name: str) -> Iterator[Any]:
+        """Items, of which one may be the value of the flag before it."""
+        flag = ""
+        for each in items:
+            is_value = bool(flag) and isinstance(each, str) and not each.startswith("--")
+            yield self._inner(each, flag if is_value else name)
+            flag = _flag(each, items) if isinstance(each, str) and not is_value else ""
 
 
-def known_in(secrets: Iterable[Object]) -> Iterator[str]:
-    """The plain values of Secrets, and passwords in the addresses among them. helm's own records hold no values
-    that a log could repeat."""
-    for secret in secrets:
-        if secret.get("type") == "helm.sh/release.v1":
-            continue
-        for encoded in (secret.get("data") or {}).values():
-            value = base64.b64decode(encoded).decode(errors="replace").strip()
-            yield value
-            yield from _password(value)
+def _called(parent: Object, name: str, key: str) -> str:
+    """The name that says what the value of `key` is: a container's variable, an outer secret's, or its own."""
+    beside = str(parent.get("name", ""))
+    if key in VALUES and secret_name(beside):
+        return beside
+    return name if secret_name(name) and not secret_name(key) and not ABOUT.fullmatch(key) else key
 
 
-def _password(value: str) -> Iterator[str]:
-    try:
-        password = urlsplit(value).password
-    except ValueError:
-        return
-    if password:
-        yield password
-        yield unquote(password)
+def _flag(word: str, words: list[Any]) -> str:
+    """The name of the secret that the next word is, or nothing."""
+    bare = word.lstrip("-")
+    if word == "-a" and any(str(each).endswith("-cli") for each in words):
+        return "password"
+    is_flag = bare != word or bare in ("requirepass", "masterauth")
+    return bare if is_flag and secret_name(bare) else ""
 
 
 def _spellings(value: str) -> Iterator[str]:
     yield value
     yield quote(value, safe="")
-    yield json.dumps(value)[1:-1]
+    yield quote_plus(value)
+    yield repr(value)[1:-1]
+    for ascii_ in (True, False):
+        once = json.dumps(value, ensure_ascii=ascii_)[1:-1]
+        yield once
+        yield json.dumps(once, ensure_ascii=ascii_)[1:-1]
     for ending in ("", "\n"):
-        yield base64.b64encode((value + ending).encode()).decode().rstrip("=")
+        yield base64.b64encode((value + ending).encode(errors="replace")).decode().rstrip("=")
     if "\n" in value:
         yield from (line.strip() for line in value.splitlines() if len(line.strip()) >= LINE)
-
-
-def _assigned(found: re.Match[str]) -> str:
-    if not secret_name(found["name"]):
-        return found[0]
-    return f"{found['name']}{found['sign']}{MASK}"
 
 
 def secret(item: Object) -> Object:

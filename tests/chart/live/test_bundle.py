@@ -6,6 +6,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from services.cli.cluster.role import roles, user_named
 from tests.chart.apiserver.server import ApiServer
 from tests.chart.live.command import Said, headrace
-from tests.chart.live.fleet import NAMESPACE, SECRETS, Fleet
+from tests.chart.live.fleet import MODEL, NAMESPACE, SECRETS, Fleet
 from tests.chart.live.shell import Shell
 
 # Each is somewhere in the fleet in plain text, as a careless program would have put it there.
@@ -97,6 +98,38 @@ def test_no_secret_is_in_the_bundle_in_any_spelling(
         for spelling in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], encoded(secret)):
             assert spelling.encode() not in whole
     assert b"********" in whole and b"HEADRACE_LOG_LEVEL" in whole and b"info" in whole
+
+
+@pytest.mark.parametrize("user", ["owner", "alice"])
+def test_what_an_operator_reads_stays_readable(
+    api: ApiServer,
+    fleet: Fleet,
+    run: Callable[..., Said],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+) -> None:
+    """Whether Secrets can be read or not, and though they repeat names of the release."""
+    access = f"user default on >aclpassword ~* +@all\nuser {MODEL} on >a-word-of-gateway\n"
+    data = {"users.acl": encoded(access), "model": encoded(MODEL), "image": encoded("registry.example")}
+    secret = {"metadata": {"name": "more", "namespace": NAMESPACE}, "data": data}
+    fleet.api.store.create("Secret", secret)
+    allow(api, "alice", bundle=True)
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(user, NAMESPACE)))
+    run("cluster", "bundle", "--to", str(to := tmp_path / "b.tar.gz"))
+    for plural, kind in (("pods", "Pod"), ("deployments", "Deployment"), ("rayservices", "RayService")):
+        shown = list(yaml.safe_load_all(members(to)[f"objects/{plural}.yaml"]))
+        assert [comparable(each) for each in shown] == [
+            comparable(each) for each in fleet.api.store.every(kind, NAMESPACE)
+        ]
+    report = json.loads(members(to)["status.json"])
+    assert report["models"][0]["model"] == MODEL and len(report["pods"]) == 6
+
+
+def comparable(item: dict[str, Any]) -> str:
+    """All of an object but what is masked in it or left out of it."""
+    item["metadata"].pop("managedFields", None)
+    return json.dumps(item, sort_keys=True).replace("plain-text-credential", "********")
 
 
 def test_of_secrets_the_bundle_has_names_and_sizes(
