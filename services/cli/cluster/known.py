@@ -26,6 +26,7 @@ _COMMON = """
     resetpass resetkeys resetchannels clearselectors sanitize-payload skip-sanitize-payload username password machine
     account"""
 COMMON = frozenset(_COMMON.split())
+_PLAIN = re.compile(r"user|name|host|mode|level", re.IGNORECASE)  # in names of values that may be such a word
 
 
 def known_in(secrets: Iterable[Object], public: frozenset[str] = frozenset()) -> Iterator[str]:
@@ -43,11 +44,17 @@ def known_in(secrets: Iterable[Object], public: frozenset[str] = frozenset()) ->
 
 
 def _known(name: str, value: str, public: frozenset[str]) -> Iterator[str]:
-    for called, part in [(name, value), *_parts(name, value)]:
-        is_secret = secret_name(called)
-        least = SHORTEST_NAMED if is_secret else SHORTEST
-        if len(part) >= least and (is_secret or (part not in public and part.lower() not in COMMON)):
-            yield part
+    innocent = public | COMMON
+    if secret_name(name) or value not in (innocent if _PLAIN.search(name) else public):
+        yield from _long_enough(name, value)
+    for called, part in _parts(name, value):
+        if secret_name(called) or part not in innocent:
+            yield from _long_enough(called, part)
+
+
+def _long_enough(name: str, value: str) -> Iterator[str]:
+    if len(value) >= (SHORTEST_NAMED if secret_name(name) else SHORTEST):
+        yield value
 
 
 def _parts(name: str, text: str, depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -6,10 +6,10 @@ import json
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.cli.cluster.known import known_in
+from services.cli.cluster.known import COMMON, known_in
 from services.cli.cluster.mask import Mask, secret
 from services.cli.cluster.shapes import MASK, secret_name
 
@@ -127,8 +127,7 @@ def test_a_mask_takes_no_more_of_a_line_of_json_than_the_value() -> None:
 
 @given(st.text(string.ascii_letters + string.digits + "-_@:/+%&\"' ", min_size=6, max_size=80).map(str.strip))
 def test_a_known_value_is_in_no_text_in_any_spelling(value: str) -> None:
-    if len(value) < 6:
-        return
+    assume(len(value) >= 6 and value.lower() not in COMMON)
     encoded = base64.b64encode(value.encode()).decode()
     mask = Mask(known_in([{"data": {"a": encoded}}]))
     for text in (f"x {value} y", json.dumps({"q": value}), f"q={encoded}"):
@@ -194,6 +193,12 @@ def test_a_public_name_that_a_secret_repeats_stays_readable_unless_it_is_the_sec
     assert Mask(known_in([{"data": data}], frozenset({"gpt-oss-120b"}))).text(text) == text
     data = {"password": base64.b64encode(b"gpt-oss-120b").decode()}
     assert "gpt" not in Mask(known_in([{"data": data}], frozenset({"gpt-oss-120b"}))).text(text)
+
+
+@pytest.mark.parametrize(("name", "stays"), [("username", True), ("a", False), ("password", False)])
+def test_a_common_word_is_sought_unless_it_is_plainly_no_secret(name: str, stays: bool) -> None:
+    mask = Mask(known_in([{"data": {name: base64.b64encode(b"default").decode()}}]))
+    assert (mask.text("by default") == "by default") is stays
 
 
 def test_helm_s_record_gives_away_what_it_holds_to_the_mask() -> None:
