@@ -55,7 +55,7 @@ def upgrade(
     """Print the helm command that upgrades a model, and with --watch follow the upgrade and say what blocks it.
 
     Nothing is changed here: a release is helm's. Run the command in another terminal. --watch exits 0 when the
-    old cluster has gone, 1 when --patience ran out before.
+    old cluster has gone, 1 when --patience ran out before or the upgrade was taken back.
 
     Example:  headrace cluster upgrade gpt-oss-120b --revision 9f1c0de --watch
     """
