@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException, Configuration
 
@@ -34,6 +35,8 @@ GROUPS = {
 CLUSTER_SCOPED = ("nodes", "namespaces")
 PART_OF = "app.kubernetes.io/part-of"  # engines have KubeRay's own app.kubernetes.io/name
 OURS = f"{PART_OF}=headrace"
+# Of a kubeconfig: the library's own, its files', and those of a way to log in that is not installed.
+UNUSABLE = (config.ConfigException, yaml.YAMLError, OSError, ValueError, ImportError)
 ERRNO = re.compile(r"\[Errno \d+\] ")
 MEDIA = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 
@@ -192,7 +195,7 @@ def _load(load: Callable[[], object], named: str) -> None:
         raise _unusable(named, "it has not the form of a kubeconfig") from error
     except UnicodeDecodeError as error:
         raise _unusable(named, "it is not text") from error
-    except Exception as error:  # login plugins raise what they like
+    except UNUSABLE as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise _unusable(named, ERRNO.sub("", first).rstrip(".")) from error
 
