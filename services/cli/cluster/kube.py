@@ -12,9 +12,15 @@ import urllib3
 import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException, Configuration
+from oauthlib.oauth2 import OAuth2Error
 
 from services.cli.cluster.kubeconfig import check, login
 from services.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, CliError, stop
+
+try:
+    from google.auth.exceptions import GoogleAuthError
+except ImportError:  # an extra of the library, for a way to log in that kubectl has given up
+    GoogleAuthError = config.ConfigException
 
 Object = dict[str, Any]
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -35,8 +41,10 @@ GROUPS = {
 CLUSTER_SCOPED = ("nodes", "namespaces")
 PART_OF = "app.kubernetes.io/part-of"  # engines have KubeRay's own app.kubernetes.io/name
 OURS = f"{PART_OF}=headrace"
-# Of a kubeconfig: the library's own, its files', and those of a way to log in that is not installed.
-UNUSABLE = (config.ConfigException, yaml.YAMLError, OSError, ValueError, ImportError)
+# Of a kubeconfig: the library's own, its files', and those of ways to log in.
+UNUSABLE = (
+    config.ConfigException, yaml.YAMLError, OSError, ValueError, ImportError, OAuth2Error, GoogleAuthError,
+)  # fmt: skip
 ERRNO = re.compile(r"\[Errno \d+\] ")
 MEDIA = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 

@@ -68,6 +68,10 @@ def test_a_login_plugin_that_fails_ends_it(status: Status, command: str, words: 
     one_line(status(written(plugin(command))), words)
 
 
+def test_a_way_to_log_in_that_is_given_up_ends_it(status: Status) -> None:
+    one_line(status(written({"auth-provider": {"name": "gcp", "config": {}}})), "google")
+
+
 @pytest.mark.parametrize("server", ["", "not a url", "127.0.0.1:6443", "https://", "https://h:port"])
 def test_a_server_that_is_no_url(status: Status, server: str) -> None:
     one_line(status(written({"token": "x"}, server)), "is no URL such as https://host:6443")
