@@ -7,7 +7,7 @@ import pytest
 from tests.faults import promises
 from tests.faults.history import Attempt, History, Position, Seen
 from tests.faults.promises import Drain, Ledger, Order, Second
-from tests.faults.table import Finding, rows
+from tests.faults.table import TITLES, Finding, rows
 
 pytestmark = pytest.mark.faults
 
@@ -190,7 +190,7 @@ def test_a_row_is_the_worst_of_its_findings() -> None:
     ]
     assert rows(findings)[1] == [
         "F8",
-        "gateway killed at nine instants",
+        TITLES["F8"],
         "P1 P2 P10",
         "pid gone (2x)",
         "8",
