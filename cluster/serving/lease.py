@@ -55,13 +55,15 @@ def open_redis(url: str) -> Redis | RedisCluster:
     The addresses are the gateway's, which has the grammar (services/store/address.py; cluster may not import
     services): redis://, rediss://, unix://, redis+sentinel://host,host/NAME[/db], redis+cluster://host,host.
     """
-    parts = urlsplit(url)
-    family, _, kind = parts.scheme.partition("+")
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    family, _, kind = scheme.lower().partition("+")
     once: dict[str, Any] = ONCE | {"retry": Retry(NoBackoff(), 0)}
     if not kind:
         return Redis.from_url(url, **once)
-    login, at, hosts = parts.netloc.rpartition("@")
-    options: dict[str, Any] = dict(parse_url(f"{family}://{login}{at}host?{parts.query}"))
+    login, at, hosts = authority.rpartition("@")
+    options: dict[str, Any] = dict(parse_url(f"{family}://{login}{at}host?{query}"))
     asked = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     for name in ("host", "connection_class"):
         options.pop(name, None)
@@ -74,7 +76,7 @@ def open_redis(url: str) -> Redis | RedisCluster:
         [_place(host, SENTINEL_PORT) for host in hosts.split(",")],
         sentinel_kwargs=asked | tls | once | {"ssl": options["ssl"]},
     )  # type: ignore[no-untyped-call]
-    name, _, db = parts.path.strip("/").partition("/")
+    name, _, db = path.strip("/").partition("/")
     client: Redis = sentinels.master_for(unquote(name), **{"db": int(db or 0), **options})
     return client
 

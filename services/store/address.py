@@ -10,6 +10,7 @@ Options after `?`: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (PEM files), `s
 tests/unit/store/test_address.py holds both to one table.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+URL = re.compile(r"(?:([^:/?#]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 PORT, SENTINEL_PORT = 6379, 26379
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 TLS_OPTIONS = frozenset((*FILES, "ssl_check_hostname"))
@@ -59,9 +61,16 @@ class StoreAddress:
         return self.name or self.path or ",".join(map(str, self.places))
 
 
+def split(url: str) -> SplitResult:
+    """The parts of a URL, by RFC 3986 appendix B. urlsplit refuses a list of hosts with an IPv6 address behind the
+    first, in some versions of Python and not in others."""
+    scheme, *others = (part or "" for part in URL.fullmatch(url).groups())  # type: ignore[union-attr]  # all match
+    return SplitResult(scheme.lower(), *others)
+
+
 def parse(url: str) -> StoreAddress:
     """Raises ValueError: one line that says what is wrong with the address, without its secrets."""
-    parts = urlsplit(url)
+    parts = split(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a store's address begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
     options = _options(parts)
@@ -108,7 +117,9 @@ def _place(text: str, default: int) -> Place:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("a store's address has a port that is no number from 0 to 65535") from None
+        raise ValueError(
+            "a store's address has a port that is no number from 0 to 65535, or a bracket without the other"
+        ) from None
     if not host:
         raise ValueError("a store's address needs a host")
     return Place(host, default if port is None else port)

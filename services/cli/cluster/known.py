@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import yaml
 
 from services.cli.cluster.shapes import secret_name
+from services.store.address import split
 
 Object = dict[str, Any]
 SHORTEST = 6  # characters; a shorter value that is not called a secret would take innocent words with it
@@ -74,11 +75,7 @@ def _parts(name: str, text: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def _password(value: str) -> Iterator[str]:
-    try:
-        password = urlsplit(value).password
-    except ValueError:
-        return
-    if password:
+    if password := split(value).password:
         yield password
         yield unquote(password)
 

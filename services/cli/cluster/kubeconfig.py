@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 def check(settings: Any) -> None:
     """Raises ValueError for a server or PEM files that no request could be made with."""
-    address = urlsplit(settings.host)
     try:
+        address = urlsplit(settings.host)
         good = address.scheme in ("https", "http") and address.hostname and address.port != 0
     except ValueError:
-        good = False  # its port is no number
+        good = False  # its port is no number, or a bracket has no other
     if not good:
         raise ValueError(f"its server, {settings.host!r}, is no URL such as https://host:6443")
     _check_pem(settings)

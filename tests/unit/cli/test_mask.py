@@ -23,6 +23,7 @@ NONE = Mask()
         "redis://user:s3cret-word@host:6379/0",
         "redis://user:s3cret/word@s3cret-word@host:6379/0",
         "redis+sentinel://:s3cret-word@a,b/main",
+        "redis+sentinel://:s3cret-word@a,[::1]:26379/main",
         "https://s3cret-word-of-somebody@host/x",
         "Authorization: Bearer s3cret-word-of-somebody",
         "Authorization: Token s3cret-word",

@@ -77,6 +77,7 @@ async def test_the_replicas_read_an_address_as_the_gateway_does(url: str) -> Non
         ("redis://a,b", "sentinels or a cluster"),
         ("redis://h:99999", "port"),
         ("redis://h:x", "port"),
+        ("redis+cluster://h,[::1:3", "a bracket without the other"),
         ("redis://h/two", "database is a number"),
         ("redis://h?protocol=4", "protocol is 2 or 3"),
         ("redis://h?socket_timeout=9", "no option socket_timeout"),
