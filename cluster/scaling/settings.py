@@ -4,6 +4,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# What Ray Serve tells the policy anew at each decision, so that another value replaces no replica.
+LIVE = frozenset({"min_replicas", "max_replicas", "target_turns"})
+
 
 class ScalingSettings(BaseModel):
     """Of one model's replicas. Times are seconds; shares are of one replica."""

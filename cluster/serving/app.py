@@ -15,6 +15,7 @@ from ray import serve
 
 import cluster
 from cluster.engine.launch import OFFLINE
+from cluster.scaling.settings import LIVE, ScalingSettings
 from cluster.serving import guard
 from cluster.serving.names import slug
 from cluster.serving.replica import Replica
@@ -33,6 +34,7 @@ LAST_WORDS_S = 3.0
 STATS_S = 1.0
 LOOK_BACK_S = 3.0
 POLICY = "cluster.serving.policy:LoadPolicy"
+MOST_ONGOING = 100_000
 
 
 class EngineReplica:
@@ -94,8 +96,8 @@ def build(app: AppSettings) -> serve.Application:
         EngineReplica,
         name=slug(settings.model),
         ray_actor_options=actor_options(settings),
-        # Requests come over the link; what Serve routes here is at most a question for the address.
-        max_ongoing_requests=100,
+        # Requests come over the link, none by Serve. It warns where this is below a target of its autoscaling.
+        max_ongoing_requests=MOST_ONGOING,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=settings.drain_grace_s + SHUTDOWN_MARGIN_S,
@@ -111,14 +113,21 @@ def build(app: AppSettings) -> serve.Application:
 
 
 def number(app: AppSettings) -> dict[str, object]:
-    """How many replicas, or who decides that: our law, so Serve's own delays, factors and averages do nothing."""
-    scaling = app.autoscaling
-    if scaling is None:
+    """How many replicas, or who decides that. A serveConfigV2 has the same among its `deployments`."""
+    if app.autoscaling is None:
         return {"num_replicas": app.replicas}
-    kwargs = {"model": app.settings.model, "settings": scaling.model_dump(mode="json")}
-    config = {
+    return {"autoscaling_config": autoscaling(app.settings.model, app.autoscaling)}
+
+
+def autoscaling(model: str, scaling: ScalingSettings) -> dict[str, object]:
+    """Our law decides, so Serve's own delays, factors and averages do nothing. In a serveConfigV2 the policy and its
+    kwargs count as code, of which another version replaces every replica: what is changed in daily work is not there.
+    """
+    kwargs = {"model": model, "settings": scaling.model_dump(mode="json", exclude=set(LIVE))}
+    return {
         "min_replicas": scaling.min_replicas,
         "max_replicas": scaling.max_replicas,
+        "target_ongoing_requests": scaling.target_turns,
         "upscale_delay_s": 0.0,
         "downscale_delay_s": 0.0,
         "downscale_to_zero_delay_s": 0.0,
@@ -128,7 +137,6 @@ def number(app: AppSettings) -> dict[str, object]:
         "look_back_period_s": LOOK_BACK_S,
         "policy": {"policy_function": POLICY, "policy_kwargs": kwargs},
     }
-    return {"autoscaling_config": config}
 
 
 def actor_options(settings: ReplicaSettings) -> dict[str, object]:

@@ -16,8 +16,9 @@ FIRST_WORD_S = 1.0  # that the first decision waits for Redis, for what the last
 
 
 class LoadPolicy:
-    """`model` and `settings` are its policy_kwargs. The address of Redis is a secret and comes from the environment
-    of the controller; without it, held turns are unknown: nothing wakes and nothing is removed."""
+    """`model` and `settings`, those of the law but for LIVE, are its policy_kwargs. The address of Redis is a secret
+    and comes from the environment of the controller; without it, held turns are unknown: nothing wakes and nothing is
+    removed."""
 
     def __init__(self, model: str, settings: Mapping[str, Any]) -> None:
         url = os.environ.get(SECRETS["redis_url"], "")
@@ -30,7 +31,7 @@ class LoadPolicy:
         ledger.start()
         weakref.finalize(self, ledger.close)
         ledger.opened.wait(FIRST_WORD_S)
-        self._scaler = Scaler(model, ScalingSettings.model_validate(settings), ledger)
+        self._scaler = Scaler(model, ScalingSettings.model_validate({"max_replicas": 1, **settings}), ledger)
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
         situation = Situation(
@@ -40,5 +41,6 @@ class LoadPolicy:
             target=ctx.target_num_replicas,
             least=ctx.capacity_adjusted_min_replicas,
             most=ctx.capacity_adjusted_max_replicas,
+            target_turns=ctx.config.target_ongoing_requests,
         )
         return self._scaler.desired(situation), {"memory": self._scaler.document()}

@@ -32,7 +32,8 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What Serve says. `target` replicas are asked for, those of `replicas` run; `least` and `most` are its bounds."""
+    """What Serve says. `target` replicas are asked for, those of `replicas` run; `least` and `most` are its bounds,
+    `target_turns` is what is to fill a replica."""
 
     now: float  # seconds since 1970
     replicas: Sequence[Any]
@@ -40,6 +41,16 @@ class Situation:
     target: int
     least: int
     most: int
+    target_turns: float
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Those of the law that may change while replicas run: LIVE."""
+        return {
+            "min_replicas": self.least,
+            "max_replicas": max(1, self.most),
+            "target_turns": self.target_turns,
+        }
 
 
 class Scaler:
@@ -71,8 +82,7 @@ class Scaler:
         held = self._board.held
         if self._memory is None:
             self._memory = remembered(self._board.kept())
-        bounded = {"min_replicas": now.least, "max_replicas": max(1, now.most)}
-        settings = self._settings.model_copy(update=bounded)
+        settings = self._settings.model_copy(update=now.settings)
         decision, self._memory = decide(
             now.now, self._observed(now), now.target, held, settings, self._memory
         )

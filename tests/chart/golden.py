@@ -13,6 +13,18 @@ FOLDER = Path(__file__).parents[1] / "golden" / "chart"
 DRAWN = "drawn at installation"
 
 
+class Dumper(yaml.SafeDumper):
+    """With the documents inside the objects as lines, for who reads what changed in them."""
+
+
+Dumper.add_representer(
+    str,
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style="|" if "\n" in value else None
+    ),
+)
+
+
 def text(case: str) -> str:
     """The objects by kind and name, keys sorted, drawn secrets left out: a moved template is no difference."""
     objects = manifests(question(case)).objects
@@ -22,7 +34,7 @@ def text(case: str) -> str:
         if item["metadata"].get("namespace") == NAMESPACE:
             del item["metadata"]["namespace"]
     objects.sort(key=lambda item: (item["kind"], item["metadata"]["name"]))
-    return yaml.safe_dump_all(objects, width=110, default_flow_style=False)
+    return yaml.dump_all(objects, Dumper=Dumper, width=110, default_flow_style=False)
 
 
 def path(case: str) -> Path:

@@ -68,6 +68,10 @@ def settings(m: Manifests, change: Callable[[Any], object]) -> None:
     serve(m, lambda config: change(config["applications"][0]["args"]["settings"]))
 
 
+def override(m: Manifests, change: Callable[[Any], object]) -> None:
+    serve(m, lambda config: change(config["applications"][0]["deployments"][0]))
+
+
 def toml(m: Manifests, old: str, new: str) -> None:
     data = next(each["data"] for each in m.of("ConfigMap") if "gateway.toml" in each.get("data", {}))
     assert old in data["gateway.toml"]
@@ -204,8 +208,14 @@ BREAKS: list[tuple[str, str, str, Break]] = [
     ("shards_have_their_gpus", "production", "has 1 GPUs",
      lambda m: worker(m)["containers"][0]["resources"]["limits"].update({"nvidia.com/gpu": 1})),
     ("replicas_and_workers_agree", "production", "replicas", lambda m: workers(m).update(replicas=1, minReplicas=1)),
-    ("replicas_take_their_settings", "scaling", "autoscaling.max_replicas",
-     lambda m: serve(m, lambda c: c["applications"][0]["args"]["autoscaling"].update(max_replicas="many"))),
+    ("numbers_are_of_the_deployment_that_the_code_makes", "scaling", "the deployment of gpt-oss-120b is",
+     lambda m: override(m, lambda told: told.update(name="gpt-oss"))),
+    ("numbers_are_of_the_deployment_that_the_code_makes", "scaling", "autoscaling: max_replicas",
+     lambda m: override(m, lambda told: told["autoscaling_config"].update(max_replicas="many"))),
+    ("numbers_are_of_the_deployment_that_the_code_makes", "scaling", "upscale_delay_s is not the code's",
+     lambda m: override(m, lambda told: told["autoscaling_config"].update(upscale_delay_s=30))),
+    ("numbers_are_of_the_deployment_that_the_code_makes", "scaling", "does not go with",
+     lambda m: override(m, lambda told: told.update(num_replicas=2))),
     ("gateways_take_their_settings", "production", "max_turns",
      lambda m: toml(m, "max_turns = 512", "max_turns = 0")),
     ("gateways_take_their_settings", "production", "key_pepper",

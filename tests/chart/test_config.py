@@ -6,7 +6,7 @@ import yaml
 from cluster.scaling.settings import ScalingSettings
 from deploy.chart.comments import CHART
 from tests.chart.cases import question
-from tests.chart.checks.serving import replica_settings, serve_config
+from tests.chart.checks.serving import replica_settings, scaling
 from tests.chart.manifests import manifests
 
 SLEEPS = 'models.gpt-oss-120b.autoscaling={"enabled": true, "minReplicas": 0}'
@@ -73,8 +73,7 @@ def test_an_autoscaled_model_is_told_the_laws_own_defaults(capacity: int, target
         "production", "1.34", SCALES, sized, f"models.gpt-oss-120b.maxNumSeqs={min(capacity, 256)}"
     )
     (service,) = manifests(asked).of("RayService")
-    told = ScalingSettings.model_validate(serve_config(service)["applications"][0]["args"]["autoscaling"])
-    assert told == ScalingSettings(max_replicas=4, target_turns=target)
+    assert scaling(service) == ScalingSettings(max_replicas=4, target_turns=target)
 
 
 def test_turns_are_held_for_an_hour_at_most() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.deploy_utils import get_app_code_version
+from ray.serve.schema import ServeDeploySchema
 
 from cluster.models.planner import NODE
 from cluster.serving.app import SHUTDOWN_MARGIN_S
 from cluster.serving.settings import AppSettings, with_secrets
 from deploy.chart.comments import CHART
 from tests.chart.cases import PRODUCTION
+from tests.chart.checks.serving import bounds, override, serve_config
 from tests.chart.helm import HelmRefused, Question, objects, rendered
 from tests.chart.manifests import Manifests
 
@@ -49,8 +52,14 @@ def worker(entry: Entry, **other: Any) -> Any:
 
 def args(entry: Entry) -> AppSettings:
     """What the application's own code makes of the rendered args."""
-    config = yaml.safe_load(service(entry)["spec"]["serveConfigV2"])
-    return AppSettings.model_validate(with_secrets(config["applications"][0]["args"], SECRETS))
+    told = serve_config(service(entry))["applications"][0]["args"]
+    return AppSettings.model_validate(with_secrets(told, SECRETS))
+
+
+def code_version(entry: Entry) -> str:
+    """By which Serve knows whether all replicas are to be replaced."""
+    (app,) = ServeDeploySchema.model_validate(serve_config(service(entry))).applications
+    return get_app_code_version(app)
 
 
 TWO_NODES = {
@@ -176,7 +185,25 @@ def test_a_replica_over_two_nodes_has_two_workers() -> None:
     group = worker(TWO_NODES | {"replicas": 2})
     assert (group["numOfHosts"], group["replicas"], group["maxReplicas"]) == (1, 4, 4)
     app = args(TWO_NODES | {"replicas": 2})
-    assert (app.replicas, app.settings.nodes, app.settings.num_gpus) == (2, 2, 8)
+    assert (app.settings.nodes, app.settings.num_gpus) == (2, 8)
+    assert bounds(service(TWO_NODES | {"replicas": 2})) == (2, 2)
+
+
+SCALED: Entry = {"autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"replicas": 2}, {"replicas": 5}),
+        (SCALED, over(SCALED, {"autoscaling": {"minReplicas": 0, "maxReplicas": 8, "targetTurns": 48}})),
+    ],
+)
+def test_another_number_of_replicas_replaces_none_of_them(before: Entry, after: Entry) -> None:
+    assert serve_config(service(before)) != serve_config(service(after))
+    assert code_version(before) == code_version(after)
+    other = {"capacity": 300}
+    assert code_version(over(before, other)) != code_version(before)
 
 
 def test_ray_scales_between_the_bounds_and_a_sleeping_model_has_no_worker() -> None:
@@ -186,8 +213,8 @@ def test_ray_scales_between_the_bounds_and_a_sleeping_model_has_no_worker() -> N
     assert cluster["enableInTreeAutoscaling"] and cluster["autoscalerOptions"]["version"] == "v2"
     assert (group["minReplicas"], group["maxReplicas"]) == (0, 3)
     assert "serviceAccountName" not in cluster["headGroupSpec"]["template"]["spec"]  # KubeRay makes it
-    scaling = args(entry).autoscaling
-    assert scaling and (scaling.min_replicas, scaling.max_replicas, scaling.target_turns) == (0, 3, 64)
+    assert bounds(service(entry)) == (0, 3)
+    assert override(service(entry))["autoscaling_config"]["target_ongoing_requests"] == 64
 
 
 def test_equal_bounds_need_no_autoscaler() -> None:

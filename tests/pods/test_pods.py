@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,23 @@ def test_the_gateway_can_write_what_is_mounted_for_it_and_nothing_else(release: 
     places = "/ /etc /etc/headrace /home /run /usr/local/bin /var/tmp /models/tiny /tmp /models"
     script = f"for place in {places}; do touch $place/mark 2>/dev/null && echo $place; done; rm /tmp/mark /models/mark"
     assert release.world.inside(script).split() == ["/tmp", "/models"]
+
+
+def replicas(deployment: dict[str, Any]) -> list[str]:
+    return [each["replica_id"] for each in deployment["replicas"]]
+
+
+def test_other_bounds_hold_without_a_new_replica(release: Release) -> None:
+    """By a new engine's setting it is seen that Serve would have replaced it."""
+    world, head = release.world, release.running["head"]
+    before = world.deployment()
+    wider = ("models.tiny.autoscaling.maxReplicas=2", "models.tiny.autoscaling.targetTurns=48")
+    scaled = world.upgrade(head, *wider)
+    config = scaled["deployment_config"]["autoscaling_config"]
+    assert (config["max_replicas"], config["target_ongoing_requests"]) == (2, 48)
+    assert replicas(scaled) == replicas(before)
+    assert replicas(world.upgrade(head, *wider, "models.tiny.capacity=300")) != replicas(before)
+    assert world.helm_test()
 
 
 async def test_a_gateway_that_is_ended_finishes_its_streams_and_leaves_in_time(release: Release) -> None:

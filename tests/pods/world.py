@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.chart.helm import NAMESPACE, Question, objects
+from tests.chart.helm import NAMESPACE, Object, Question, objects
 from tests.pods import kuberay
 from tests.pods.manifests import Manifests, PodReader, hosts, hosts_text
 from tests.pods.sandbox import Mount, Running, Sandbox
@@ -20,6 +21,10 @@ from tests.support.valkey import binary
 PODS = ("store", "head", "worker", "gateway", "test")
 MODEL, RELEASE = "tiny", "headrace"
 START_S = 90.0
+
+
+def rendered(*sets: str) -> list[Object]:
+    return objects(Question((Path(__file__).with_name("values.yaml"),), sets))
 
 
 @dataclass(slots=True)
@@ -36,8 +41,7 @@ class World:
         claims = folder / "claims"
         claims.mkdir()
         checkpoints.write(claims / MODEL, checkpoints.QWEN_MARKS, checkpoints.QWEN)
-        rendered = objects(Question(files=(Path(__file__).with_name("values.yaml"),)))
-        world = cls(folder, sandboxes, Manifests(rendered, {"checkpoints": claims}))
+        world = cls(folder, sandboxes, Manifests(rendered(), {"checkpoints": claims}))
         world._name()
         return world
 
@@ -124,13 +128,28 @@ class World:
         kuberay.deploy(self.service, self.dashboard, self.token)
         self.wait(head, lambda: self.status() == "RUNNING")
 
+    def upgrade(self, head: Running, *sets: str) -> dict[str, Any]:
+        """As the operator does where the application is another; Serve's word on the deployment once it holds."""
+        service = next(each for each in rendered(*sets) if each["kind"] == "RayService")
+        kuberay.deploy(service, self.dashboard, self.token)
+        (told,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+        self.wait(head, lambda: self.application()["deployed_app_config"] == told)
+        self.wait(head, lambda: self.status() == "RUNNING")
+        return self.deployment()
+
+    def application(self) -> dict[str, Any]:
+        """Serve's word on it; empty before there is one."""
+        return dict(kuberay.applications(self.dashboard, self.token).get(MODEL, {}))
+
+    def deployment(self) -> dict[str, Any]:
+        return dict(self.application()["deployments"][MODEL])
+
     def status(self) -> str | None:
         """Serve's word on the application; None while nobody answers."""
         try:
-            found = kuberay.applications(self.dashboard, self.token)
+            return str(self.application().get("status", ""))
         except (OSError, AssertionError):
             return None
-        return str(found.get(MODEL, {}).get("status", ""))
 
     def gateway(self) -> Running:
         spec = self.template("Deployment")["spec"]

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cluster.scaling.settings import ScalingSettings
 from cluster.serving.settings import SECRETS, AppSettings, with_secrets
 from services.gateway.settings import GatewaySettings
 from tests.chart.checks.selectors import name
@@ -22,6 +23,28 @@ def serve_config(item: Object) -> Any:
 
 def replica_settings(item: Object) -> dict[str, Any]:
     return dict(serve_config(item)["applications"][0]["args"]["settings"])
+
+
+def override(item: Object) -> dict[str, Any]:
+    """What serveConfigV2 says of the one deployment: replicas, or Serve's autoscaling."""
+    (found,) = serve_config(item)["applications"][0]["deployments"]
+    return dict(found)
+
+
+def bounds(item: Object) -> tuple[int, int]:
+    """Replicas at least and at most."""
+    told = override(item)
+    number = told["num_replicas"]
+    scaling = told.get("autoscaling_config", {"min_replicas": number, "max_replicas": number})
+    return scaling["min_replicas"], scaling["max_replicas"]
+
+
+def scaling(item: Object) -> ScalingSettings:
+    """What the law is told, by Serve's own fields and by the policy's. Raises ValidationError."""
+    config = override(item)["autoscaling_config"]
+    least, most = bounds(item)
+    live = {"min_replicas": least, "max_replicas": most, "target_turns": config["target_ongoing_requests"]}
+    return ScalingSettings.model_validate(config["policy"]["policy_kwargs"]["settings"] | live)
 
 
 def serve_configs_are_rays(m: Manifests) -> Iterator[str]:
@@ -52,6 +75,32 @@ def replicas_take_their_settings(m: Manifests) -> Iterator[str]:
             yield f"{name(item)}: args: {_brief(error)}"
 
 
+def numbers_are_of_the_deployment_that_the_code_makes(m: Manifests) -> Iterator[str]:
+    """Serve refuses a deployment that is not there; what it is told of scaling is what the code would have told it."""
+    from cluster.serving.app import autoscaling
+    from cluster.serving.names import slug
+
+    for item in m.of("RayService"):
+        model, told = replica_settings(item)["model"], override(item)
+        if told["name"] != slug(model):
+            yield f"{name(item)}: the deployment of {model} is {slug(model)}, not {told['name']}"
+        config = told.get("autoscaling_config")
+        if (told["num_replicas"] == "auto") != (config is not None):
+            yield f"{name(item)}: num_replicas {told['num_replicas']} does not go with autoscaling_config {config}"
+        if config is None:
+            continue
+        try:
+            made = autoscaling(model, scaling(item))
+        except ValidationError as error:
+            yield f"{name(item)}: autoscaling: {_brief(error)}"
+            continue
+        made["policy"]["policy_kwargs"]["settings"] = config["policy"]["policy_kwargs"][
+            "settings"
+        ]  # without defaults
+        different = sorted(key for key in made.keys() | config.keys() if made.get(key) != config.get(key))
+        yield from (f"{name(item)}: autoscaling_config.{key} is not the code's" for key in different)
+
+
 def replicas_listen_where_policies_let_through(m: Manifests) -> Iterator[str]:
     for item in m.of("RayService"):
         if (port := replica_settings(item).get("port", 0)) != 50061:
@@ -73,11 +122,8 @@ def shards_have_their_gpus(m: Manifests) -> Iterator[str]:
 def replicas_and_workers_agree(m: Manifests) -> Iterator[str]:
     """Each replica has its pods: one for each of its nodes."""
     for item in m.of("RayService"):
-        arguments = serve_config(item)["applications"][0]["args"]
-        nodes = arguments["settings"].get("vllm", {}).get("nodes", 1)
-        scaling = arguments.get("autoscaling")
-        least = scaling["min_replicas"] if scaling else arguments["replicas"]
-        most = scaling["max_replicas"] if scaling else arguments["replicas"]
+        nodes = replica_settings(item).get("vllm", {}).get("nodes", 1)
+        least, most = bounds(item)
         group = item["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
         if (group["minReplicas"], group["maxReplicas"]) != (least * nodes, most * nodes):
             told = f"{group['minReplicas']} to {group['maxReplicas']} pods"
@@ -120,6 +166,7 @@ def _brief(error: ValidationError) -> str:
 CHECKS = (
     serve_configs_are_rays,
     replicas_take_their_settings,
+    numbers_are_of_the_deployment_that_the_code_makes,
     replicas_listen_where_policies_let_through,
     shards_have_their_gpus,
     replicas_and_workers_agree,

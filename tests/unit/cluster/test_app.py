@@ -7,7 +7,8 @@ import pytest
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as built
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.serving.app import POLICY, application
+from cluster.scaling.settings import ScalingSettings
+from cluster.serving.app import POLICY, application, autoscaling
 from cluster.serving.settings import AppSettings, with_secrets
 
 SECRET = "a-link-token-nobody-may-see"
@@ -37,6 +38,16 @@ def test_serve_builds_the_application_from_the_args_of_a_config() -> None:
     assert settings.link_token.get_secret_value() == SECRET and settings.port == 50061
 
 
+def test_bounds_and_target_are_not_in_what_serve_counts_to_the_code() -> None:
+    """Another policy or other kwargs of it would replace every replica."""
+
+    def policy(**fields: Any) -> Any:
+        return autoscaling("m", ScalingSettings(**fields))["policy"]
+
+    assert policy(max_replicas=2) == policy(min_replicas=0, max_replicas=9, target_turns=5)
+    assert policy(max_replicas=2) != policy(max_replicas=2, kv_target=0.5)
+
+
 def test_serves_own_schema_takes_a_config_with_these_args() -> None:
     app = {"name": "m", "route_prefix": None, "import_path": "cluster.serving.app:application"}
     scaling = {"max_replicas": 4}
@@ -50,6 +61,7 @@ def test_with_autoscaling_our_law_decides_and_serves_delays_do_nothing() -> None
     assert config.upscale_delay_s == config.downscale_delay_s == config.downscale_to_zero_delay_s == 0
     assert config.get_upscaling_factor() == config.get_downscaling_factor() == 1
     assert config.policy.policy_function == POLICY
+    assert config.target_ongoing_requests == 8 <= deployment()._deployment_config.max_ongoing_requests
     assert config.policy.policy_kwargs["settings"]["upscale_delay_seconds"] == 7
     assert SECRET not in str(config) and "pw@" not in str(config)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.scaling.settings import ScalingSettings
+from cluster.scaling.settings import LIVE, ScalingSettings
 from cluster.serving.scaler import PERIOD_S, Scaler, Situation
 from cluster.telemetry.names import Metric
 from tests.support.clock import FakeClock
@@ -72,6 +72,7 @@ class Serve:
     def __init__(self, board: Noted, clock: FakeClock, target: int = 1) -> None:
         self.board, self.clock, self.target, self.figures = board, clock, target, Figures()
         self.samples: dict[str, dict[str, list[Sample]]] = {}
+        self.most, self.target_turns = SETTINGS.max_replicas, SETTINGS.target_turns
         self.restart()
 
     def restart(self) -> None:
@@ -86,11 +87,13 @@ class Serve:
     def ask(self) -> int:
         self.clock.advance(PERIOD_S)
         replicas = [f"r{i}" for i in range(self.target)]
-        most = SETTINGS.max_replicas
-        self.target = self.scaler.desired(
-            Situation(self.clock.now(), replicas, self.samples, self.target, 0, most)
-        )
+        self.target = self.scaler.desired(self.situation(replicas))
         return self.target
+
+    def situation(self, replicas: list[str]) -> Situation:
+        return Situation(
+            self.clock.now(), replicas, self.samples, self.target, 0, self.most, self.target_turns
+        )
 
     def after(self, seconds: float, skew: float = 0.0, **figures: float) -> int:
         for _ in range(round(seconds / PERIOD_S)):
@@ -165,5 +168,18 @@ def test_a_memory_of_another_version_is_no_reason_to_fail() -> None:
 
 def test_serves_bounds_are_kept_whatever_the_settings_say() -> None:
     serve = Serve(Noted(), FakeClock(), target=3)
-    situation = Situation(serve.clock.now(), [], {}, 3, 0, 2)
-    assert serve.scaler.desired(situation) == 2
+    serve.most = 2
+    assert serve.scaler.desired(serve.situation([])) == 2
+
+
+def test_another_target_holds_from_the_next_decision_on_and_the_memory_stays() -> None:
+    serve = Serve(board := Noted(), FakeClock())
+    assert serve.after(4, running=8) == 1
+    serve.target_turns = 5
+    assert serve.after(4, running=8) == 2
+    assert board.changes[-1]["reason"] == "turns"
+
+
+def test_a_situation_tells_all_that_may_change_while_replicas_run_and_nothing_else() -> None:
+    told = Serve(Noted(), FakeClock()).situation([]).settings
+    assert told.keys() == LIVE

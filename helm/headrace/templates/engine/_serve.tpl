@@ -6,10 +6,6 @@ neither does the RayService. No request comes over it.
 {{- define "headrace.serveConfig" -}}
 {{- $model := .model -}}
 {{- $slug := regexReplaceAll "[^A-Za-z0-9._-]" .name "-" -}}
-{{- $args := dict "replicas" (max 1 (int64 .facts.least)) "settings" (include "headrace.replicaSettings" . | fromYaml) -}}
-{{- if $model.autoscaling.enabled -}}
-{{- $_ := set $args "autoscaling" (include "headrace.scalingSettings" . | fromYaml) -}}
-{{- end -}}
 proxy_location: EveryNode
 http_options:
   host: 0.0.0.0
@@ -19,7 +15,18 @@ applications:
     import_path: cluster.serving.app:application
     route_prefix: /
     args:
-      {{- toYaml $args | nindent 6 }}
+      settings:
+        {{- include "headrace.replicaSettings" . | fromYaml | toYaml | nindent 8 }}
+    deployments:
+      - name: {{ $slug | quote }}
+        {{- if $model.autoscaling.enabled }}
+        # "auto" lets Serve take the policy that it built; without it the controller would look for it anew.
+        num_replicas: auto
+        autoscaling_config:
+          {{- include "headrace.autoscalingConfig" . | nindent 10 }}
+        {{- else }}
+        num_replicas: {{ int64 $model.replicas }}
+        {{- end }}
 {{- end -}}
 
 {{/* Settings of a replica, without the secrets, which are variables of its pod. */}}
@@ -61,17 +68,33 @@ vllm:
 {{- end }}
 {{- end -}}
 
-{{- define "headrace.scalingSettings" -}}
+{{/*
+As cluster/serving/app.py makes it; a test compares. Serve replaces every replica where the policy changes, and none where
+the rest does.
+*/}}
+{{- define "headrace.autoscalingConfig" -}}
 {{- $scaling := .model.autoscaling -}}
 min_replicas: {{ int64 $scaling.minReplicas }}
 max_replicas: {{ int64 $scaling.maxReplicas }}
-target_turns: {{ $scaling.targetTurns | default (minf 64 (mulf 0.75 .model.capacity)) }}
-ttft_budget_seconds: {{ $scaling.ttftBudgetSeconds }}
-{{- with $scaling.prefillTokensPerSecond }}
-prefill_tokens_per_second: {{ . }}
-{{- end }}
-kv_target: {{ $scaling.kvTarget }}
-upscale_delay_seconds: {{ $scaling.upscaleDelaySeconds }}
-downscale_delay_seconds: {{ $scaling.downscaleDelaySeconds }}
-downscale_to_zero_delay_seconds: {{ $scaling.downscaleToZeroDelaySeconds }}
+target_ongoing_requests: {{ $scaling.targetTurns | default (minf 64 (mulf 0.75 .model.capacity)) }}
+upscale_delay_s: 0
+downscale_delay_s: 0
+downscale_to_zero_delay_s: 0
+upscaling_factor: 1
+downscaling_factor: 1
+metrics_interval_s: 1
+look_back_period_s: 3
+policy:
+  policy_function: cluster.serving.policy:LoadPolicy
+  policy_kwargs:
+    model: {{ .name | quote }}
+    settings:
+      ttft_budget_seconds: {{ $scaling.ttftBudgetSeconds }}
+      {{- with $scaling.prefillTokensPerSecond }}
+      prefill_tokens_per_second: {{ . }}
+      {{- end }}
+      kv_target: {{ $scaling.kvTarget }}
+      upscale_delay_seconds: {{ $scaling.upscaleDelaySeconds }}
+      downscale_delay_seconds: {{ $scaling.downscaleDelaySeconds }}
+      downscale_to_zero_delay_seconds: {{ $scaling.downscaleToZeroDelaySeconds }}
 {{- end -}}
