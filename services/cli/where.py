@@ -14,6 +14,10 @@ from services.client import Client, Resume, Tls
 
 AT_ONCE = Resume(first_seconds=0)  # an endpoint that is not there is said to be so
 LOOPBACKS = ("localhost", "127.", "[::1]")
+# A name or address with its port, or what gRPC resolves, such as dns:///host:port.
+ADDRESS = re.compile(
+    r"(?:unix|dns|ipv4|ipv6):\S+|(?:\[[^\s\[\]]+\]|[^\s/:\[\]]+)(?::(?P<port>\d{1,5}))?", re.ASCII
+)
 # Lengths and checksum are for the endpoint to judge: it may be newer than this command.
 KEY = re.compile(r"hr_[A-Za-z0-9_]+", re.ASCII)
 
@@ -63,9 +67,15 @@ def find(endpoint: str | None, key_file: Path | None, env: Mapping[str, str] = o
     # The key of the stack on this machine is for that stack only.
     kept = home.api_key if url == here else None
     target = Target(url, _key(key_file, env, kept), Path(root) if root else None, _pair(env))
-    if not target.address.strip(", "):
-        stop(f"{url} names no endpoint", "Give host:port, or https://host:port for TLS.", code=USAGE)
+    if not all(map(_callable, target.address.split(","))):
+        stop(f"{url} names no endpoint that can be called", "Give host:port, or https://host:port for TLS.", code=USAGE)
     return target
+
+
+def _callable(address: str) -> bool:
+    """What gRPC can call; what it cannot, it would go on trying."""
+    found = ADDRESS.fullmatch(address.strip())
+    return bool(found) and int(found["port"] or 0) <= 65535
 
 
 def _pair(env: Mapping[str, str]) -> tuple[Path, Path] | None:

@@ -18,15 +18,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from cluster.engine.port import FLOOR, Cause, EngineRequest, RequestRejected
 from cluster.engine.reference import ReferenceEngine
 from cluster.engine.vllm import VllmEngine, open_llm
-from services.client import (
-    Client,
-    HeadraceError,
-    JsonSchema,
-    Message,
-    Options,
-    Regex,
-    Tool,
-)
+from services.client import Client, HeadraceError, JsonSchema, Message, Options, Regex, Tool
 from tests.engine.test_vllm_port import Outcome, greedy, reference, run
 from tests.support.engine_gptoss import gptoss_settings, write_scripts
 from tests.support.gateway import running_gateway

@@ -32,8 +32,11 @@ def one_line(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
         assert word in done.stderr
 
 
-@pytest.mark.parametrize("endpoint", [",", " , ", "https://", "http://", "https:///", "https://,"])
-def test_an_endpoint_without_a_host_is_named(ask: Ask, endpoint: str) -> None:
+WRONG = ("h h:1", "h:1/v1", "h:65536", "h:1:2", "[::1:5", "ftp://h:1", "a:1,,b:1", "h:x")
+
+
+@pytest.mark.parametrize("endpoint", [",", " , ", "https://", "http://", "https:///", "https://,", *WRONG])
+def test_an_endpoint_that_nobody_can_call_is_named(ask: Ask, endpoint: str) -> None:
     one_line(ask(endpoint, HEADRACE_API_KEY=KEY), "names no endpoint", "host:port")
 
 
