@@ -75,7 +75,7 @@ def find(endpoint: str | None, key_file: Path | None, env: Mapping[str, str] = o
 def _callable(address: str) -> bool:
     """What gRPC can call; what it cannot, it would go on trying."""
     found = ADDRESS.fullmatch(address.strip())
-    return bool(found) and int(found["port"] or 0) <= 65535
+    return found is not None and int(found["port"] or 0) <= 65535
 
 
 def _pair(env: Mapping[str, str]) -> tuple[Path, Path] | None:

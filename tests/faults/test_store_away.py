@@ -1,6 +1,8 @@
 """F14, F15, F16: the store freezes, forgets, is full, and answers that nobody hears."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,8 +19,8 @@ from tests.faults.history import Attempt, History
 from tests.faults.sessions import answers, conversations
 from tests.faults.table import Finding, note
 from tests.faults.talk import running
-from tests.faults.world import World, environment, twins, world
-from tests.support.proxy import Way, running_proxy
+from tests.faults.world import Gateway, World, environment, twins, world
+from tests.support.proxy import Proxy, Way, running_proxy
 from tests.support.valkey import Valkey, running_valkey
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
@@ -166,39 +168,46 @@ async def test_a_store_that_evicts_is_refused_at_start() -> None:
             note(Finding("F15", ("P3",), "policy in CONFIG", 0))
 
 
-async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -> None:
+@asynccontextmanager
+async def cuttable() -> AsyncIterator[tuple[Proxy, World, Gateway, Caller]]:
+    """A gateway whose way to the store can be cut, and who calls it."""
     with running_valkey() as valkey:
         async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
             gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
             caller = await made.caller()
             await made.connected(caller, gateway, 2)
-            for talk in await conversations(caller, 2):  # the first one brings the store its scripts
-                before = link.passed(Way.DOWN)
-                await caller.run(caller.history("turn 0"), session=talk.session, max_tokens=SHORT)
-                width = link.passed(Way.DOWN) - before
-            histories, following = [], []
-            for i, talk in enumerate(await conversations(caller, CUTS)):
-                history = caller.history("turn 0", key=f"cut {i}", seconds=20)
-                done = link.cuts
-                link.cut_after(width * i // CUTS, Way.DOWN)
-                await caller.run(history, session=talk.session, max_tokens=SHORT)
-                await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
-                link.heal()
-                after = caller.history("turn 1", seconds=LEASE / 3)  # soon, whatever became of the hold
-                await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
-                told = await answers(caller, talk.session)
-                completed = [each.text for each in (history, after) if each.completed]
-                assert promises.acknowledged_survive(completed, told) == []
-                assert len(told) // 2 <= 2, "an effect happened twice"
-                histories.append(history)
-                following.append(after)
-            assert promises.one_ending(histories) == []
-            assert promises.one_execution(histories, made.orders()) == []
-            assert all(after.completed for after in following), promises.tally(following)
-            assert await made.at_rest() == []
-            figures = promises.tally(histories)
-            note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories), figures))
-            assert figures["completed"] > CUTS / 2, figures
+            yield link, made, gateway, caller
+
+
+async def test_replies_that_are_lost_after_execution_leave_every_effect_once() -> None:
+    async with cuttable() as (link, made, _, caller):
+        for talk in await conversations(caller, 2):  # the first one brings the store its scripts
+            before = link.passed(Way.DOWN)
+            await caller.run(caller.history("turn 0"), session=talk.session, max_tokens=SHORT)
+            width = link.passed(Way.DOWN) - before
+        histories, following = [], []
+        for i, talk in enumerate(await conversations(caller, CUTS)):
+            history = caller.history("turn 0", key=f"cut {i}", seconds=20)
+            done = link.cuts
+            link.cut_after(width * i // CUTS, Way.DOWN)
+            await caller.run(history, session=talk.session, max_tokens=SHORT)
+            await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
+            link.heal()
+            after = caller.history("turn 1", seconds=LEASE / 3)  # soon, whatever became of the hold
+            await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
+            told = await answers(caller, talk.session)
+            completed = [each.text for each in (history, after) if each.completed]
+            assert promises.acknowledged_survive(completed, told) == []
+            assert len(told) // 2 <= 2, "an effect happened twice"
+            histories.append(history)
+            following.append(after)
+        assert promises.one_ending(histories) == []
+        assert promises.one_execution(histories, made.orders()) == []
+        assert all(after.completed for after in following), promises.tally(following)
+        assert await made.at_rest() == []
+        figures = promises.tally(histories)
+        note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories), figures))
+        assert figures["completed"] > CUTS / 2, figures
 
 
 CALLS = (
@@ -211,55 +220,47 @@ CALLS = (
 
 
 async def test_the_lost_reply_of_any_call_of_a_turn_leaves_its_effect_once() -> None:
-    with running_valkey() as valkey:
-        async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
-            gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
-            caller = await made.caller()
-            await made.connected(caller, gateway, 2)
-            [talk] = await conversations(caller, 1)
-            histories = []
-            for i, call in enumerate(CALLS):
-                history = caller.history(f"turn {i}", key=f"lost {i}", seconds=20)
-                histories.append(history)
-                await gateway.process.ask(f"hold {call}")
-                work = caller.run(history, session=talk.session, durable=True, max_tokens=SHORT)
-                turn = asyncio.create_task(work)
-                await gateway.process.hear("held", after=len(gateway.process.said) - 1)
-                done = link.cuts
-                link.cut_after(0, Way.DOWN)
-                gateway.process.tell("go")
-                await turn
-                await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
-                link.heal()
-            told = await answers(caller, talk.session)
-            assert promises.one_ending(histories) == []
-            assert promises.one_execution(histories, made.orders()) == []
-            assert all(history.completed for history in histories), promises.tally(histories)
-            assert told[1::2] == [history.text for history in histories]
-            assert await made.at_rest() == []
-            note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories)))
+    async with cuttable() as (link, made, gateway, caller):
+        [talk] = await conversations(caller, 1)
+        histories = []
+        for i, call in enumerate(CALLS):
+            history = caller.history(f"turn {i}", key=f"lost {i}", seconds=20)
+            histories.append(history)
+            await gateway.process.ask(f"hold {call}")
+            work = caller.run(history, session=talk.session, durable=True, max_tokens=SHORT)
+            turn = asyncio.create_task(work)
+            await gateway.process.hear("held", after=len(gateway.process.said) - 1)
+            done = link.cuts
+            link.cut_after(0, Way.DOWN)
+            gateway.process.tell("go")
+            await turn
+            await shows(lambda done=done: link.cuts > done, "no reply was lost")  # type: ignore[misc]
+            link.heal()
+        told = await answers(caller, talk.session)
+        assert promises.one_ending(histories) == []
+        assert promises.one_execution(histories, made.orders()) == []
+        assert all(history.completed for history in histories), promises.tally(histories)
+        assert told[1::2] == [history.text for history in histories]
+        assert await made.at_rest() == []
+        note(Finding("F16", ("P1", "P3", "P7"), "cuts of the proxy", len(histories)))
 
 
 async def test_a_release_that_never_reached_the_store_does_not_close_the_session() -> None:
-    with running_valkey() as valkey:
-        async with running_proxy("127.0.0.1", valkey.port) as link, world(redis_url=valkey.url) as made:
-            gateway = await made.gateway(redis_url=f"redis://127.0.0.1:{link.port}/0")
-            caller = await made.caller()
-            await made.connected(caller, gateway, 2)
-            [talk] = await conversations(caller, 1)
-            await gateway.process.ask("hold services.sessions.redis:RedisSessionStore.release")
-            first = caller.history("turn 0")
-            turn = asyncio.create_task(caller.run(first, session=talk.session, max_tokens=SHORT))
-            await gateway.process.hear("held")
-            await turn
-            link.refuse()
-            link.cut()
-            tried = link.accepted
-            gateway.process.tell("go")
-            await shows(lambda: link.accepted > tried, "nothing was lost")
-            link.heal()
-            after = caller.history("turn 1", seconds=LEASE / 3)
-            await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
-            assert first.completed and after.completed, (first.attempts, after.attempts)
-            assert (await answers(caller, talk.session))[1::2] == [first.text, after.text]
-            note(Finding("F16", ("P1", "P3"), "cuts of the proxy", 2))
+    async with cuttable() as (link, _, gateway, caller):
+        [talk] = await conversations(caller, 1)
+        await gateway.process.ask("hold services.sessions.redis:RedisSessionStore.release")
+        first = caller.history("turn 0")
+        turn = asyncio.create_task(caller.run(first, session=talk.session, max_tokens=SHORT))
+        await gateway.process.hear("held")
+        await turn
+        link.refuse()
+        link.cut()
+        tried = link.accepted
+        gateway.process.tell("go")
+        await shows(lambda: link.accepted > tried, "nothing was lost")
+        link.heal()
+        after = caller.history("turn 1", seconds=LEASE / 3)
+        await caller.run(after, session=talk.session, max_tokens=SHORT, session_busy=QUEUE)
+        assert first.completed and after.completed, (first.attempts, after.attempts)
+        assert (await answers(caller, talk.session))[1::2] == [first.text, after.text]
+        note(Finding("F16", ("P1", "P3"), "cuts of the proxy", 2))

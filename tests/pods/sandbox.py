@@ -20,6 +20,8 @@ import psutil
 from tests.support import two_nodes
 from tests.support.two_nodes import ROOT, ip, wired
 
+# Folders of an image that hold nothing of the machine.
+BARE = ("/tmp", "/run", "/home", "/models", "/etc/headrace")
 IMAGE_PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -139,8 +141,8 @@ class Sandbox:
             f"mount --rbind /dev {root}/dev",
             f"mount -t tmpfs -o size={container.shm_bytes} tmpfs {root}/dev/shm",
             # As in an image: what the machine has there is none of the container's.
-            f"for folder in tmp run home models etc/headrace; do mkdir -p {root}/$folder; "
-            f"mount -t tmpfs -o mode=1777 tmpfs {root}/$folder; done",
+            f"for folder in {' '.join(BARE)}; do mkdir -p {root}$folder; "
+            f"mount -t tmpfs -o mode=1777 tmpfs {root}$folder; done",
             f"mount --bind {self.hosts} {root}/etc/hosts",
             # All names are in that file; asked for others, this is refused at once where the world would not answer.
             f"rm -f {root}/etc/resolv.conf && echo nameserver 127.0.0.1 >{root}/etc/resolv.conf",
@@ -149,6 +151,9 @@ class Sandbox:
             target = shlex.quote(f"{root}{mount.target}")
             lines.append(f"mkdir -p {target} && mount --bind {shlex.quote(str(mount.source))} {target}")
             lines += [f"mount -o remount,bind,ro {target}"] if mount.read_only else []
+        for place in covered():
+            lines.append(f"mkdir -p {root}{place} && mount --bind {place} {root}{place}")
+            lines.append(f"mount -o remount,bind,ro {root}{place}")
         written = {mount.target for mount in container.mounts}
         if container.read_only_root:
             bare = [f"{root}/{name}" for name in ("run", "home") if f"/{name}" not in written]
@@ -174,6 +179,12 @@ class Sandbox:
     def stop(self) -> None:
         for each in reversed(self.running):
             each.kill()
+
+
+def covered() -> list[Path]:
+    """The code and its interpreter, where they lie in a folder that is bare in an image, such as somebody's home."""
+    places = dict.fromkeys((ROOT, Path(sys.prefix), Path(sys.base_prefix)))
+    return [place for place in places if any(place.is_relative_to(folder) for folder in BARE)]
 
 
 @contextmanager
