@@ -147,13 +147,11 @@ class Sandbox:
             # All names are in that file; asked for others, this is refused at once where the world would not answer.
             f"rm -f {root}/etc/resolv.conf && echo nameserver 127.0.0.1 >{root}/etc/resolv.conf",
         ]
-        for mount in container.mounts:
+        code = [Mount(place, str(place), read_only=True) for place in covered()]
+        for mount in (*container.mounts, *code):
             target = shlex.quote(f"{root}{mount.target}")
             lines.append(f"mkdir -p {target} && mount --bind {shlex.quote(str(mount.source))} {target}")
             lines += [f"mount -o remount,bind,ro {target}"] if mount.read_only else []
-        for place in covered():
-            lines.append(f"mkdir -p {root}{place} && mount --bind {place} {root}{place}")
-            lines.append(f"mount -o remount,bind,ro {root}{place}")
         written = {mount.target for mount in container.mounts}
         if container.read_only_root:
             bare = [f"{root}/{name}" for name in ("run", "home") if f"/{name}" not in written]
