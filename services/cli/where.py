@@ -68,7 +68,8 @@ def find(endpoint: str | None, key_file: Path | None, env: Mapping[str, str] = o
     kept = home.api_key if url == here else None
     target = Target(url, _key(key_file, env, kept), Path(root) if root else None, _pair(env))
     if not all(map(_callable, target.address.split(","))):
-        stop(f"{url} names no endpoint that can be called", "Give host:port, or https://host:port for TLS.", code=USAGE)
+        do = "Give host:port, or https://host:port for TLS."
+        stop(f"{url} names no endpoint that can be called", do, code=USAGE)
     return target
 
 
