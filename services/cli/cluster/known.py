@@ -17,6 +17,8 @@ Object = dict[str, Any]
 SHORTEST = 6  # characters; a shorter value that is not called a secret would take innocent words with it
 SHORTEST_NAMED = 3  # of one that is called a secret
 WORD = 8  # characters of a word in a line that is a secret by its looks
+QUOTES = "\"'`"
+AROUND = QUOTES + ",;()[]{}"  # a word of a line
 DEPTH = 3  # of what is encoded in what is encoded
 HELM = "helm.sh/release.v1"
 LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -112,9 +114,9 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
             yield "", words[0]
             yield "", words[0].rpartition(":")[2]  # .pgpass and the like end in the password
         before = ""
-        for word in words:
-            yield from _word(before, word.strip("\"'`,;()[]{}"))
-            before = word.strip("\"'`,;()[]{}") if word.strip("=:") else before
+        for word in (each.strip(AROUND) for each in words):
+            yield from _word(before, word)
+            before = word if word.strip("=:") else before
 
 
 def _word(before: str, word: str) -> Iterator[tuple[str, str]]:
@@ -125,9 +127,8 @@ def _word(before: str, word: str) -> Iterator[tuple[str, str]]:
         yield before, bare
     elif len(bare) >= WORD and not bare.isalpha():
         yield "", bare
-    name, sign, value = re.split(r"([=:])", bare, maxsplit=1) if re.search("[=:]", bare) else ("", "", "")
-    if sign and value:
-        yield name, value.strip("\"'`")
+    if pair := re.fullmatch("([^=:]*)[=:](.+)", bare):
+        yield pair[1], pair[2].strip(QUOTES)
 
 
 def _decoded(text: str) -> str | None:
