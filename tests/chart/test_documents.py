@@ -68,12 +68,17 @@ def test_objects_that_are_shown_are_rendered() -> None:
         assert made["apiVersion"] == item["apiVersion"] and "{{" not in str(made)
 
 
+def store_rights(user: str) -> str:
+    """Of the store that the chart's README makes."""
+    (values,) = (block for block in BLOCKS if "auth" in block)
+    return str(values["auth"]["aclUsers"][user]["permissions"])
+
+
 @pytest.mark.parametrize("user", ["gateway", "replica"])
 def test_users_of_the_store_have_the_rights_that_the_code_is_tested_with(user: str) -> None:
     """README of the store room: its contract suite runs under them."""
-    (values,) = (block for block in BLOCKS if "auth" in block)
     rights = re.findall(rf"ACL SETUSER {user} on >SECRET (.*)", STORE.read_text())
-    assert [values["auth"]["aclUsers"][user]["permissions"]] == rights
+    assert [store_rights(user)] == rights
 
 
 def test_options_of_the_planner_are_there(capsys: pytest.CaptureFixture[str]) -> None:

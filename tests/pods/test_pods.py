@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from services.client import Client, Delta, Event, Finished
-from tests.pods.sandbox import Running, sandboxes
+from tests.chart.test_documents import store_rights
+from tests.pods.sandbox import Container, Running, sandboxes
 from tests.pods.world import PODS, World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -100,6 +101,26 @@ def test_other_bounds_hold_without_a_new_replica(release: Release) -> None:
     assert replicas(scaled) == replicas(before)
     assert replicas(world.upgrade(head, *wider, "models.tiny.capacity=300")) != replicas(before)
     assert world.helm_test()
+
+
+HEAD = """ray start --head --redis-username=ray --redis-password=of-ray --include-dashboard=false --num-cpus=0 &&
+python -c "import ray; ray.init('auto')" """
+CLEAN = """python -c "from ray._private.gcs_utils import cleanup_redis_storage
+assert cleanup_redis_storage('$STORE', 6379, 'of-ray', False, 'another', username='ray')" """
+
+
+def test_ray_keeps_finds_and_removes_its_state_with_the_rights_that_the_charts_readme_gives(
+    release: Release,
+) -> None:
+    """A head that is killed and begun again, and then what KubeRay's Job does."""
+    world, redis = release.world, release.world.redis()
+    store = world.sandboxes["store"].address
+    redis.execute_command("ACL", "SETUSER", "ray", "on", ">of-ray", *store_rights("ray").split())  # type: ignore[no-untyped-call]
+    env = {"STORE": store, "RAY_REDIS_ADDRESS": f"{store}:6379", "RAY_external_storage_namespace": "another"}
+    for script, keeps in ((HEAD, True), (HEAD, True), (CLEAN, False)):
+        world.sandboxes["test"].run(Container("ray", ["bash", "-c", script], env, user=10001))
+        assert bool(redis.keys("RAYanother@*")) is keeps
+    assert redis.acl_log() == []
 
 
 async def test_a_gateway_that_is_ended_finishes_its_streams_and_leaves_in_time(release: Release) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis import Redis
 
 from tests.chart.helm import NAMESPACE, Object, Question, objects
 from tests.pods import kuberay
@@ -111,12 +112,20 @@ class World:
         self.wait(running, lambda: "Ready to accept connections" in running.log.read_text())
         return running
 
+    def store_password(self) -> str:
+        """That Ray's head is told, too."""
+        reference = kuberay.redis_password(self.service)
+        assert reference is not None
+        return self.manifests.secret(reference["name"])[reference["key"]]
+
+    def redis(self) -> Redis:
+        return Redis(self.sandboxes["store"].address, password=self.store_password())
+
     def ray_pod(self, name: str) -> Running:
         pod = self.ray()[name]
         env = {**pod.env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
-        reference = kuberay.redis_password(self.service)
-        if name == "head" and reference:
-            env["REDIS_PASSWORD"] = self.manifests.secret(reference["name"])[reference["key"]]
+        if name == "head":
+            env["REDIS_PASSWORD"] = self.store_password()
         container = self.reader(name, pod.spec).container(pod.spec["containers"][0], pod.argv, env)
         running = self.sandboxes[name].start(container)
         self.wait(running, lambda: "Ray runtime started" in running.log.read_text(errors="replace"))
