@@ -185,7 +185,7 @@ def test_a_drain_survives_a_restart_of_the_api_server(
 def test_a_pod_that_does_not_answer_about_its_turns_holds_no_drain_up(
     fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube, "TIMEOUT", (5.0, 0.2))
+    monkeypatch.setattr(kube, "TIMEOUT", (5.0, 2.0))
     slow = fleet.pods("gateway")[0]["metadata"]["name"]
     fleet.api.store.lingering.add((NAMESPACE, slow))
     fleet.api.silent.add(slow)

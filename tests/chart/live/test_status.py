@@ -115,7 +115,7 @@ def test_a_certificate_that_a_gateway_serves_is_looked_at_too(fleet: Fleet, run:
 def test_a_pod_that_does_not_answer_is_a_note_and_the_rest_is_shown(
     fleet: Fleet, run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.cli.cluster.kube.TIMEOUT", (5.0, 0.2))
+    monkeypatch.setattr("services.cli.cluster.kube.TIMEOUT", (5.0, 2.0))
     fleet.api.silent.add(pod := fleet.pods("gateway")[0]["metadata"]["name"])
     found = report(run)
     assert f"metrics of {pod}: no answer" in found["notes"] and len(found["pods"]) == 6
