@@ -1,6 +1,5 @@
 """Is it there yet? Questions asked of processes that start, over their real protocols."""
 
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,15 +69,3 @@ def serving(address: str) -> bool:
         except grpc.RpcError:
             return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Different ports that nobody held a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

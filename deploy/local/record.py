@@ -26,9 +26,9 @@ class Stack:
     asked_model: str | None  # None: the machine's default
     checkpoint: str
     engine: str
-    endpoint: str
-    health: str
-    metrics: str
+    endpoint: str = ""
+    health: str = ""
+    metrics: str = ""
     store: str = ""
     ray: str = ""
     ray_metrics: str = ""  # of Ray, the replicas and vLLM, for Prometheus

@@ -8,6 +8,7 @@ from pathlib import Path
 from deploy.local import probes
 from deploy.local.home import Home
 from deploy.local.model import Choice
+from deploy.local.ports import Ports
 from deploy.local.processes import last_words, start
 from deploy.local.record import MARK, Process, Stack
 from deploy.local.secrets import Secrets
@@ -30,7 +31,8 @@ class Run:
     stack: Stack
     secrets: Secrets
     env: Mapping[str, str]
-    ports: tuple[int, ...]  # that the gateway is to listen on
+    ports: Ports
+    port: int  # the API's; health and metrics listen on the two after it. 0: any three
     patience: float = 600.0  # seconds for the engine to start
     tensor_parallel: int | None = None  # shards, if the operator says how many
     replicas: int = 1

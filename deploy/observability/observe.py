@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from deploy.local import probes
 from deploy.local.home import Home, write_private
+from deploy.local.ports import Ports
 from deploy.local.processes import end, find, last_words, start
 from deploy.local.record import MARK, Process, Stack
 from deploy.observability.prometheus import RULES, Api, Unanswered, configuration
@@ -81,13 +81,11 @@ def begin(home: Home, env: Mapping[str, str], port: int, interval: float) -> Obs
 
 def _free(port: int) -> int:
     """The port, or another one if somebody has it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with Ports() as ports:
         try:
-            probe.bind((HOST, port))
+            return ports.keep(port)
         except OSError:
-            return probes.free_ports(1, HOST)[0]
-        return int(probe.getsockname()[1])
+            return ports.keep()
 
 
 def _await(observer: Observer, ready: Callable[[], bool]) -> None:

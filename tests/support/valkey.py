@@ -6,6 +6,7 @@ Use: `from tests.support.valkey import valkey_url  # noqa: F401` beside the test
 """
 
 import asyncio
+import atexit
 import importlib.util
 import os
 import signal
@@ -22,11 +23,14 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from deploy.local.ports import Ports
 from services import store
 from services.store.connect import Store, connect
 from tests.support.proxy import Proxy, running_proxy
 
 START_SECONDS = 10.0
+KEPT = Ports()
+atexit.register(KEPT.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,8 @@ def binary() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Kept until the tests end: whoever is told of it later finds it free, or finds nobody there."""
+    return KEPT.keep()
 
 
 def _answers(port: int) -> bool:
