@@ -36,7 +36,7 @@ async def test_two_shards_generate_as_one_engine() -> None:
         with pytest.raises(EngineDead, match="Worker_TP1 ended"):
             while True:
                 await engine.step()
-        assert monotonic() - killed < 2
+        assert monotonic() - killed < 5  # the collective's own patience is minutes
     finally:
         await engine.close()
         os.environ.update(environment(alone))

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -11,6 +10,7 @@ import pytest_asyncio
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from cluster.telemetry.otlp import EXPORT_S
 from services.api.headrace.v1 import inference_pb2 as pb
 from services.client import Client
 from services.telemetry.traces import MAX_VALUE
@@ -135,11 +135,9 @@ async def test_a_collector_that_is_away_hurts_no_turn() -> None:
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"  # connects, and hears nothing
         async with running_gateway(otlp_endpoint=address, trace_ratio=1) as endpoint:
             for _ in range(20):
-                begun = time.monotonic()
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(EXPORT_S):  # a turn that waited for an export would take longer
                     events = await endpoint.stream(ask(max_tokens=5))
                 assert events[-1].HasField("finished")
-                assert time.monotonic() - begun < 2
 
 
 async def test_without_a_collector_nothing_is_recorded_or_sent_to_the_engine() -> None:

@@ -92,7 +92,7 @@ async def test_a_delay_is_waited_out_once_for_all_that_is_under_way(proxy: Proxy
         writer.write(b"x")
         await asyncio.sleep(0)
     assert await reader.readexactly(10) == b"x" * 10
-    assert 0.1 <= loop.time() - begin < 0.5
+    assert 0.1 <= loop.time() - begin < 10 * 0.1
     writer.close()
 
 
